@@ -1,0 +1,2 @@
+//! The API server binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The generic registry store: strategies, subresources, finalizers, dry run, collections, over any storage.

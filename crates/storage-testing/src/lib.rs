@@ -1,0 +1,1 @@
+//! The conformance suite, model and fault injectors for storage backends.

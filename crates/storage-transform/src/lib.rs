@@ -1,0 +1,1 @@
+//! Encryption at rest in Kubernetes' own stored format: identity, AES-GCM, prefix dispatch, rotation.

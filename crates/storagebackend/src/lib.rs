@@ -1,0 +1,1 @@
+//! The factory: one configuration to a ready storage for every resource.
