@@ -1,1 +1,58 @@
-//! The storage contract of a Kubernetes-style API server: entries, keys, options, selectors, watch batches, errors.
+//! The storage contract of a Kubernetes-style API server.
+//!
+//! One [`Storage`] holds the objects of one resource under revisions of one counter, answers lists and watches at any
+//! kept revision, and updates by compare-and-put. What travels is the [`Entry`]: one immutable, shared record of bytes
+//! with its extracted metadata. This crate is traits, types and errors; it opens no file and no socket and needs no
+//! runtime. Backends are in `apiserver-storage-etcd3` and `apiserver-storage-embedded`.
+//!
+//! Upstream: kubernetes/apiserver pkg/storage (interfaces.go).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod revision;
+
+mod key;
+mod names;
+mod resource;
+
+pub mod codec;
+mod entry;
+mod meta;
+mod normalizer;
+mod object;
+
+mod continue_token;
+mod list;
+mod options;
+mod preconditions;
+mod selector;
+mod watch;
+
+mod storage;
+mod typed;
+
+pub mod time;
+
+pub use self::codec::{MediaType, json};
+pub use self::continue_token::{ContinueToken, TokenError};
+pub use self::entry::{Attributes, Entry, Fields, Labels, Origin, Record, UnreadableReason, digest};
+pub use self::error::{BoxError, Result, StorageError};
+pub use self::key::{Key, KeyPrefix, ResourcePrefix, Scope};
+pub use self::list::{Collected, List, ListEnd, Page};
+pub use self::meta::{Meta, OwnerReference};
+pub use self::names::{generate_name, path_segment_faults};
+pub use self::normalizer::{
+    JsonNormalizer, Malformed, Normalized, Normalizer, attributes_of, finish, strip_server_fields,
+};
+pub use self::object::{Encoded, Object};
+pub use self::options::{
+    CreateOptions, DeleteOptions, GetOptions, ListAt, ListOptions, OnUnreadable, ReadAt, UpdateOptions, WatchOptions,
+    WatchStart,
+};
+pub use self::preconditions::Preconditions;
+pub use self::resource::{GroupVersionKind, Index, ResourceInfo, ResourceScope, SelectableField};
+pub use self::revision::Revision;
+pub use self::selector::{FieldSelector, LabelSelector, SelectionPredicate, SelectorError};
+pub use self::storage::{Change, Check, NoCheck, NotReady, Stats, Storage, StorageExt, Ttl, Update};
+pub use self::typed::{Typed, TypedList};
+pub use self::watch::{Batch, Event, EventKind, Watch, WatchItem};

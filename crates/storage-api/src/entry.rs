@@ -1,0 +1,362 @@
+//! The currency of the house: one stored object, immutable and shared, bytes first.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::MediaType;
+use crate::error::{Result, StorageError};
+use crate::key::Key;
+use crate::meta::Meta;
+use crate::normalizer::{Malformed, Normalized};
+use crate::object::Object;
+use crate::resource::ResourceInfo;
+use crate::revision::Revision;
+
+/// One object as stored at one revision: readable, or named as unreadable. Cloning shares it.
+///
+/// Made once, where a value enters; lists, events, the cache and every reader share the same record. A typed value is
+/// a view that someone at the edge asks for ([`decode`](Entry::decode)).
+#[derive(Clone)]
+pub struct Entry(Arc<Inner>);
+
+struct Inner {
+    key: Key,
+    revision: Revision,
+    state: State,
+}
+
+enum State {
+    Readable(Record),
+    Unreadable(UnreadableReason),
+}
+
+/// The readable part of an entry.
+#[derive(Debug, Clone)]
+pub struct Record {
+    json: Bytes,
+    resource_version: Range<usize>,
+    attributes: Arc<Attributes>,
+    origin: Origin,
+}
+
+/// Where a record came from: what the store needs to decide about a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// How the value was stored.
+    pub media_type: MediaType,
+    /// A digest of the stored plaintext; equal bytes have equal digests.
+    pub digest: u64,
+    /// Written with an old key or provider: rewrite at the next chance. Known only to who read it from the backend.
+    pub stale: bool,
+    /// The schema generation that the served form was made under.
+    pub generation: u64,
+    /// Bytes of the stored plaintext.
+    pub size: usize,
+}
+
+/// What selectors and indexes use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `metadata.name`.
+    pub name: Box<str>,
+    /// `metadata.namespace`; empty for cluster-scoped objects.
+    pub namespace: Box<str>,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// The kind's selectable fields, beside name and namespace.
+    pub fields: Fields,
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+}
+
+impl Attributes {
+    /// The value of a field as selectors see it; `None` when the kind has no such field.
+    pub fn field(&self, label: &str) -> Option<&str> {
+        match label {
+            "metadata.name" => Some(&self.name),
+            "metadata.namespace" => Some(&self.namespace),
+            _ => self.fields.get(label),
+        }
+    }
+}
+
+/// Labels, sorted by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// The value of a label.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let at = self.0.binary_search_by(|(own, _)| (**own).cmp(key)).ok()?;
+        self.0.get(at).map(|(_, value)| &**value)
+    }
+
+    /// All labels in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(labels: I) -> Self {
+        let mut labels: Vec<(Box<str>, Box<str>)> =
+            labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        labels.sort_by(|a, b| a.0.cmp(&b.0));
+        Self(labels.into())
+    }
+}
+
+/// Selectable fields with their values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields(Box<[(Arc<str>, Box<str>)]>);
+
+impl Fields {
+    /// The value of a field; `None` when the kind has no such field.
+    pub fn get(&self, label: &str) -> Option<&str> {
+        self.0.iter().find(|(own, _)| **own == *label).map(|(_, value)| &**value)
+    }
+
+    /// All fields.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(label, value)| (&**label, &**value))
+    }
+}
+
+impl FromIterator<(Arc<str>, String)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, String)>>(fields: I) -> Self {
+        Self(fields.into_iter().map(|(label, value)| (label, value.into_boxed_str())).collect())
+    }
+}
+
+/// Which step could not read a stored value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnreadableReason {
+    /// Decryption failed. The text is the transformer's.
+    Transform(String),
+    /// The plaintext is not an object of the kind. The text names fields, never content.
+    Decode(String),
+}
+
+impl fmt::Display for UnreadableReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transform(text) => write!(f, "unable to transform: {text}"),
+            Self::Decode(text) => write!(f, "unable to decode: {text}"),
+        }
+    }
+}
+
+impl Entry {
+    /// Reads a decrypted stored value through the kind's normalizer. A value that cannot be read becomes an
+    /// unreadable entry, never an error: one bad object must not take its kind down.
+    pub fn read(info: &ResourceInfo, key: Key, revision: Revision, stored: &[u8], stale: bool) -> Self {
+        match info.normalizer().normalize(stored, revision, info.selectable_fields()) {
+            Ok(normalized) => {
+                let origin = Origin {
+                    media_type: normalized.media_type,
+                    digest: digest(stored),
+                    stale,
+                    generation: info.normalizer().generation(),
+                    size: stored.len(),
+                };
+                Self::from_normalized(key, revision, normalized, origin)
+            }
+            Err(Malformed(reason)) => Self::unreadable(key, revision, UnreadableReason::Decode(reason)),
+        }
+    }
+
+    /// An entry from parts that were read already.
+    pub fn from_normalized(key: Key, revision: Revision, normalized: Normalized, origin: Origin) -> Self {
+        let record = Record {
+            json: normalized.json,
+            resource_version: normalized.resource_version,
+            attributes: Arc::new(normalized.attributes),
+            origin,
+        };
+        Self(Arc::new(Inner { key, revision, state: State::Readable(record) }))
+    }
+
+    /// An entry that names a value nobody can read.
+    pub fn unreadable(key: Key, revision: Revision, reason: UnreadableReason) -> Self {
+        Self(Arc::new(Inner { key, revision, state: State::Unreadable(reason) }))
+    }
+
+    /// The key, without the cluster prefix.
+    pub fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    /// The revision of the write that made this state.
+    pub fn revision(&self) -> Revision {
+        self.0.revision
+    }
+
+    /// The record, or why there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Unreadable`].
+    pub fn record(&self) -> Result<&Record> {
+        match &self.0.state {
+            State::Readable(record) => Ok(record),
+            State::Unreadable(reason) => Err(StorageError::Unreadable {
+                key: self.0.key.to_string(),
+                revision: Some(self.0.revision),
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// Why the value cannot be read; `None` when it can.
+    pub fn unreadable_reason(&self) -> Option<&UnreadableReason> {
+        match &self.0.state {
+            State::Readable(_) => None,
+            State::Unreadable(reason) => Some(reason),
+        }
+    }
+
+    /// The canonical served JSON, shared.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Unreadable`].
+    pub fn json(&self) -> Result<&Bytes> {
+        self.record().map(|record| &record.json)
+    }
+
+    /// What selectors and indexes use; `None` for an unreadable entry.
+    pub fn attributes(&self) -> Option<&Attributes> {
+        match &self.0.state {
+            State::Readable(record) => Some(&record.attributes),
+            State::Unreadable(_) => None,
+        }
+    }
+
+    /// Decodes the object. Costs a parse of the bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Unreadable`], or [`StorageError::Codec`] when the object is not a `T`.
+    pub fn decode<T: Object>(&self) -> Result<T> {
+        let json = self.json()?;
+        serde_json::from_slice(json).map_err(|error| StorageError::Codec {
+            key: self.0.key.to_string(),
+            action: "decode",
+            source: error.into(),
+        })
+    }
+
+    /// Decodes the metadata alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    pub fn meta(&self) -> Result<Meta> {
+        #[derive(serde::Deserialize)]
+        struct Head {
+            #[serde(default)]
+            metadata: Meta,
+        }
+        Ok(self.decode::<HeadObject<Head>>()?.0.metadata)
+    }
+
+    /// The same object as of another revision: what a DELETED event shows. Copies the bytes.
+    #[must_use]
+    pub fn at_revision(&self, revision: Revision) -> Self {
+        let state = match &self.0.state {
+            State::Unreadable(reason) => State::Unreadable(reason.clone()),
+            State::Readable(record) => State::Readable(record.at_revision(revision)),
+        };
+        Self(Arc::new(Inner { key: self.0.key.clone(), revision, state }))
+    }
+
+    /// Whether two handles share one record.
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Bytes that this entry keeps alive, roughly: what budgets count.
+    pub fn weight(&self) -> usize {
+        let fixed = size_of::<Inner>() + self.0.key.as_str().len();
+        match &self.0.state {
+            State::Unreadable(_) => fixed,
+            State::Readable(record) => fixed + record.json.len() + size_of::<Attributes>(),
+        }
+    }
+}
+
+/// Lets a private type pass as an [`Object`], which asks for `Serialize` as well.
+struct HeadObject<T>(T);
+
+impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for HeadObject<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<T> serde::Serialize for HeadObject<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+impl Record {
+    /// The canonical served JSON, shared.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// What selectors and indexes use.
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// Where the record came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn at_revision(&self, revision: Revision) -> Self {
+        let digits = revision.to_string();
+        let Range { start, end } = self.resource_version;
+        let mut json = Vec::with_capacity(self.json.len() - (end - start) + digits.len());
+        // Invariant: the range was checked against the bytes when the record was made.
+        json.extend_from_slice(self.json.get(..start).unwrap_or_default());
+        json.extend_from_slice(digits.as_bytes());
+        json.extend_from_slice(self.json.get(end..).unwrap_or_default());
+        Self {
+            json: json.into(),
+            resource_version: start..start + digits.len(),
+            attributes: Arc::clone(&self.attributes),
+            origin: self.origin,
+        }
+    }
+}
+
+impl fmt::Debug for Entry {
+    /// Names the entry; content stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut entry = f.debug_struct("Entry");
+        entry.field("key", &self.0.key).field("revision", &self.0.revision);
+        if let State::Unreadable(reason) = &self.0.state {
+            entry.field("unreadable", reason);
+        }
+        entry.finish_non_exhaustive()
+    }
+}
+
+/// The digest of a stored plaintext. Equal bytes have equal digests; used to save reads, never to decide equality.
+pub fn digest(stored: &[u8]) -> u64 {
+    // SipHash with fixed keys: the digest must be the same in every process, and an attacker gains nothing from a
+    // collision, because a match only leads to a comparison of the bytes.
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(stored);
+    hasher.finish()
+}

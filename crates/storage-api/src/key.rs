@@ -1,0 +1,229 @@
+//! Keys: where an object lies below the resource prefix, checked once.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Result, StorageError};
+
+/// The prefix of one resource's keys, `/pods/`: begins and ends with a slash.
+///
+/// Upstream accepts `/pods` and then takes `/podsfoo` for a pod (`storage-api/KEY-15`); here the prefix always ends
+/// with a slash.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourcePrefix(Arc<str>);
+
+impl ResourcePrefix {
+    /// Checks a prefix and adds the final slash where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::InvalidKey`] for an empty prefix, `/`, and one that does not begin with a slash.
+    pub fn new(prefix: &str) -> Result<Self> {
+        let message = match prefix {
+            "" => "resourcePrefix cannot be empty",
+            "/" => "resourcePrefix cannot be /",
+            _ if !prefix.starts_with('/') => "resourcePrefix needs to start from /",
+            _ => {
+                check_segments(prefix)?;
+                let end = if prefix.ends_with('/') { "" } else { "/" };
+                return Ok(Self(format!("{prefix}{end}").into()));
+            }
+        };
+        Err(StorageError::InvalidKey { message: message.into() })
+    }
+
+    /// The prefix of a kind whose names cannot stand in a key.
+    pub(crate) fn fallback() -> Self {
+        Self("/invalid-resource-name/".into())
+    }
+
+    /// The prefix with both slashes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The key of one object, `/pods/ns/name`: begins with its resource prefix, never contains the cluster prefix.
+///
+/// Cloning shares the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// Checks a key of one object (`storage-api/KEY-03` to `KEY-12`). The bytes are kept exactly as given.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::InvalidKey`] with upstream's text.
+    pub fn new(prefix: &ResourcePrefix, key: &str) -> Result<Self> {
+        check_segments(key)?;
+        check_prefix(prefix, key)?;
+        Ok(Self(key.into()))
+    }
+
+    /// The key without the cluster prefix.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The keys that a list or a watch is about.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Exactly this key.
+    Key(Key),
+    /// Every key that begins with this text, which ends with a slash.
+    Under(KeyPrefix),
+}
+
+/// A checked text that ends with a slash, below which keys are listed.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyPrefix(Arc<str>);
+
+impl KeyPrefix {
+    /// Checks a prefix for a recursive operation; a slash is added where it is missing (`storage-api/KEY-08`).
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::InvalidKey`] with upstream's text.
+    pub fn new(prefix: &ResourcePrefix, key: &str) -> Result<Self> {
+        check_segments(key)?;
+        let key = if key.ends_with('/') { key.to_owned() } else { format!("{key}/") };
+        check_prefix(prefix, &key)?;
+        Ok(Self(key.into()))
+    }
+
+    /// The text, with its final slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Scope {
+    /// Everything of a resource.
+    pub fn all(prefix: &ResourcePrefix) -> Self {
+        Self::Under(KeyPrefix(Arc::clone(&prefix.0)))
+    }
+
+    /// Whether a key belongs to this scope.
+    pub fn contains(&self, key: &Key) -> bool {
+        match self {
+            Self::Key(own) => own == key,
+            Self::Under(prefix) => key.as_str().starts_with(prefix.as_str()),
+        }
+    }
+
+    /// The text of the key or prefix.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Key(key) => key.as_str(),
+            Self::Under(prefix) => prefix.as_str(),
+        }
+    }
+}
+
+/// The order of these checks is part of the contract (`storage-api/KEY-07`).
+fn check_segments(key: &str) -> Result<()> {
+    for dots in ["..", "."] {
+        if key.split('/').any(|segment| segment == dots) {
+            return Err(StorageError::InvalidKey { message: format!("invalid key: {key:?}") });
+        }
+    }
+    if key.is_empty() || key == "/" {
+        return Err(StorageError::InvalidKey { message: format!("empty key: {key:?}") });
+    }
+    // A NUL separates nothing in our formats, but the next key after `k` is `k` plus NUL, so no key may hold one.
+    if key.contains('\0') {
+        return Err(StorageError::InvalidKey { message: format!("invalid key: {key:?}") });
+    }
+    Ok(())
+}
+
+fn check_prefix(prefix: &ResourcePrefix, key: &str) -> Result<()> {
+    if key.starts_with(prefix.as_str()) {
+        return Ok(());
+    }
+    let message = format!("invalid key: {key:?} lacks resource prefix: {:?}", prefix.as_str());
+    Err(StorageError::InvalidKey { message })
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+macro_rules! text {
+    ($($type:ident)*) => {$(
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+    )*};
+}
+text!(Key KeyPrefix ResourcePrefix Scope);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(recursive: bool, key: &str, want: Result<&str, &str>) {
+        let prefix = ResourcePrefix::new("/pods/").unwrap();
+        let got = match recursive {
+            true => KeyPrefix::new(&prefix, key).map(|key| key.to_string()),
+            false => Key::new(&prefix, key).map(|key| key.to_string()),
+        };
+        let got = got.map_err(|error| error.to_string());
+        assert_eq!(got.as_deref().map_err(String::as_str), want, "key {key:?}, recursive {recursive}");
+    }
+
+    // covers: storage-api/KEY-03, storage-api/KEY-04, storage-api/KEY-05, storage-api/KEY-06, storage-api/KEY-07
+    #[test]
+    fn dots_and_empty_keys_are_refused_before_the_prefix_is_looked_at() {
+        for key in ["..", "../foo", "/..", "/pods/../x", "/../foo", ".", "./x", "/foo/.", "/./", "/pods/./x"] {
+            let text = format!("invalid key: {key:?}");
+            check(false, key, Err(&text));
+            check(true, key, Err(&text));
+        }
+        for key in ["/pods/foo/bar..baz/", "/pods/foo/bar..", "/pods/foo/bar/baz/a.b.c/"] {
+            check(false, key, Ok(key));
+        }
+        check(false, "", Err("empty key: \"\""));
+        check(false, "/", Err("empty key: \"/\""));
+    }
+
+    // covers: storage-api/KEY-08, storage-api/KEY-09, storage-api/KEY-10, storage-api/KEY-12
+    #[test]
+    fn keys_begin_with_the_resource_prefix() {
+        check(true, "/pods", Ok("/pods/"));
+        check(false, "/pods", Err("invalid key: \"/pods\" lacks resource prefix: \"/pods/\""));
+        check(true, "/pods.apps", Err("invalid key: \"/pods.apps/\" lacks resource prefix: \"/pods/\""));
+        check(false, "pods", Err("invalid key: \"pods\" lacks resource prefix: \"/pods/\""));
+        check(false, "/foo", Err("invalid key: \"/foo\" lacks resource prefix: \"/pods/\""));
+        check(false, "/pods/", Ok("/pods/"));
+        check(false, "/pods/a//b/", Ok("/pods/a//b/"));
+    }
+
+    // covers: storage-api/KEY-01, storage-api/KEY-15
+    #[test]
+    fn resource_prefixes_are_checked_and_end_with_a_slash() {
+        for (prefix, want) in [
+            ("", Err("resourcePrefix cannot be empty")),
+            ("/", Err("resourcePrefix cannot be /")),
+            ("pods", Err("resourcePrefix needs to start from /")),
+            ("/pods", Ok("/pods/")),
+            ("/pods/", Ok("/pods/")),
+        ] {
+            let got = ResourcePrefix::new(prefix).map(|prefix| prefix.to_string()).map_err(|error| error.to_string());
+            assert_eq!(got.as_deref().map_err(String::as_str), want, "prefix {prefix:?}");
+        }
+    }
+}
