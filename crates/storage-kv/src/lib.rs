@@ -1,1 +1,14 @@
-//! The revisioned key-value contract and the one object store that turns any such backend into a Kubernetes-style storage.
+//! The revisioned key-value contract and the one object store on top of it.
+//!
+//! A backend implements [`Kv`]; [`KvStore`] makes a `Storage` of it. Paging, guaranteed update, suggestions, no-op
+//! detection, unknown outcomes and the derivation of watch events are written once, here.
+
+mod error;
+mod kv;
+mod store;
+
+pub use self::error::KvError;
+pub use self::kv::{
+    Capabilities, Expected, Kv, KvEvent, KvPair, KvResult, KvWatch, KvWatchItem, Lease, LeaseId, RangePage,
+    RangeRequest, StoreId, WatchRequest, WriteOutcome, prefix_end,
+};
