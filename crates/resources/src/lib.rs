@@ -17,3 +17,4 @@
 
 pub mod data;
 pub mod types;
+pub mod wire;
