@@ -66,7 +66,7 @@ pub struct Malformed(pub String);
 
 /// The normalizer of a kind without a schema: checks, compacts, sorts the keys.
 ///
-/// Custom resources are stored like this by Kubernetes: keys sorted by bytes, no final newline.
+/// Custom resources are stored like this by Kubernetes: keys sorted by bytes, a final newline.
 #[derive(Debug, Clone)]
 pub struct JsonNormalizer {
     gvk: GroupVersionKind,
@@ -108,7 +108,11 @@ impl Normalizer for JsonNormalizer {
         self.check_kind(fields)?;
         strip_server_fields(fields);
         match media_type {
-            MediaType::Json => Ok(codec::json::to_vec(&value).into()),
+            MediaType::Json => {
+                let mut json = codec::json::to_vec(&value);
+                json.push(b'\n');
+                Ok(json.into())
+            }
             #[cfg(feature = "cbor")]
             MediaType::Cbor => Ok(codec::cbor::to_vec(&value).into()),
             other => Err(Malformed(format!("cannot store {} as {other}", self.gvk.kind))),
