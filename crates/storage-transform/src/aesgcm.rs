@@ -212,3 +212,85 @@ impl Provider for AesGcm {
         self.keys.seal(plaintext, ctx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::random::{RandomError, SystemRandom};
+
+    #[derive(Debug)]
+    struct NoRandom;
+
+    impl RandomSource for NoRandom {
+        fn fill(&self, _buffer: &mut [u8]) -> Result<(), RandomError> {
+            Err(RandomError::new("none left"))
+        }
+    }
+
+    fn provider(random: Arc<dyn RandomSource>, counter: Arc<WriteCounter>) -> AesGcm {
+        AesGcm::new([("key1", &[7; 32][..], counter)], &random).expect("a key of 32 bytes")
+    }
+
+    fn seal(provider: &AesGcm, plaintext: &'static [u8]) -> Result<Bytes, TransformError> {
+        let Outcome::Ready(result) = provider.seal(Bytes::from_static(plaintext), &DataContext::new("/registry/x"))
+        else {
+            panic!("static keys answer at once");
+        };
+        result
+    }
+
+    // covers: storage-transform/GCM-12
+    #[test]
+    fn without_random_bytes_nothing_is_written() {
+        let error = seal(&provider(Arc::new(NoRandom), WriteCounter::new()), b"x").expect_err("no nonce");
+        assert_eq!(error.kind(), ErrorKind::RandomSource);
+        assert!(error.is_transient());
+        assert_eq!(
+            error.to_string(),
+            "failed to write nonce for AES-GCM: provider=aesgcm key=key1"
+        );
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("no random bytes: none left")
+        );
+    }
+
+    // covers: storage-transform/GCM-13
+    #[test]
+    fn a_worn_out_key_writes_no_more() {
+        let counter = WriteCounter::starting_at(crate::MAX_WRITES_PER_KEY);
+        let error = seal(&provider(Arc::new(SystemRandom), counter), b"x").expect_err("worn out");
+        assert_eq!(error.kind(), ErrorKind::KeyExhausted);
+        assert_eq!((error.provider(), error.key_name()), (Some("aesgcm"), Some("key1")));
+    }
+
+    // covers: storage-transform/GCM-01, storage-transform/GCM-03
+    #[test]
+    fn every_write_has_a_nonce_of_its_own_and_28_bytes_of_overhead() {
+        let provider = provider(Arc::new(SystemRandom), WriteCounter::new());
+        let header = "k8s:enc:aesgcm:v1:key1:".len();
+        let mut nonces = HashSet::new();
+        for _ in 0..1000 {
+            let stored = seal(&provider, b"plain").expect("sealed");
+            assert_eq!(stored.len(), header + 5 + 28);
+            assert!(
+                nonces.insert(stored.slice(header..header + NONCE_LEN)),
+                "a nonce came twice"
+            );
+        }
+    }
+
+    // covers: storage-transform/GCM-02
+    #[test]
+    fn a_key_of_another_length_is_refused_by_name() {
+        let random: Arc<dyn RandomSource> = Arc::new(SystemRandom);
+        for len in [0, 15, 17, 31, 33, 64] {
+            let secret = vec![0; len];
+            let result = AesGcm::new([("odd", &secret[..], WriteCounter::new())], &random);
+            assert_eq!(result.err().as_deref(), Some("odd"), "{len} bytes");
+        }
+    }
+}

@@ -68,3 +68,22 @@ impl fmt::Debug for WriteCounter {
         write!(f, "{} writes", self.writes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // covers: storage-transform/GCM-13
+    #[test]
+    fn a_key_is_refused_once_it_has_written_its_share() {
+        let counter = WriteCounter::starting_at(MAX_WRITES_PER_KEY - 1);
+        counter.claim().expect("the last write that is allowed");
+        for _ in 0..2 {
+            assert_eq!(
+                counter.claim().map_err(|error| error.kind()),
+                Err(ErrorKind::KeyExhausted)
+            );
+        }
+        assert_eq!(counter.writes(), MAX_WRITES_PER_KEY, "a refused write is not counted");
+    }
+}

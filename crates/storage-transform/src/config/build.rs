@@ -138,15 +138,14 @@ impl Transformers {
             .enumerate()
             .map(|(index, entry)| builder.providers(&format!("resources[{index}].providers"), &entry.providers))
             .collect::<Result<_, _>>()?;
-        let rules = order.try_map(|indexes| {
+        let rules = order.try_map(|rule, indexes| {
             let providers = indexes
                 .into_iter()
                 .flat_map(|index| entries[index].iter().map(Arc::clone))
                 .collect();
-            // Validation has refused entries without providers, so that every list has one.
-            let list = ProviderList::new(providers).ok_or_else(|| BuildError::Unsupported {
-                field: "resources".to_owned(),
-                provider: "none",
+            let list = ProviderList::new(providers);
+            let list = list.ok_or_else(|| BuildError::NoProvider {
+                resource: rule.to_string(),
             })?;
             Ok::<_, BuildError>(Arc::new(list) as Arc<dyn Transformer>)
         })?;
@@ -218,6 +217,10 @@ fn order_rules(config: &EncryptionConfiguration, options: &ConfigOptions) -> Res
     Ok(rules)
 }
 
+#[cfg_attr(
+    not(feature = "aesgcm"),
+    allow(dead_code, reason = "only providers with static keys use what it holds")
+)]
 struct Builder<'c> {
     options: &'c ConfigOptions,
     /// The secrets met so far, so that one that stands there twice is counted once. Wiped with the builder.

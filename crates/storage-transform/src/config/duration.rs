@@ -39,31 +39,38 @@ impl GoDuration {
     }
 }
 
-/// The text is not a duration.
+/// The text is not a duration. The message is Go's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid duration {0:?}")]
-pub struct ParseDurationError(String);
+#[error("time: {problem} duration {text:?}")]
+pub struct ParseDurationError {
+    problem: String,
+    text: String,
+}
 
 impl FromStr for GoDuration {
     type Err = ParseDurationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map(Self).ok_or_else(|| ParseDurationError(text.to_owned()))
+        parse(text).map(Self).map_err(|problem| ParseDurationError {
+            problem,
+            text: text.to_owned(),
+        })
     }
 }
 
-/// `None` for whatever Go's `time.ParseDuration` refuses, overflow included.
-fn parse(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
+/// Accepts and refuses what Go's `time.ParseDuration` does, overflow included.
+fn parse(text: &str) -> Result<i64, String> {
+    let invalid = || "invalid".to_owned();
+    let (negative, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
         _ => (false, text),
     };
     if rest == "0" {
-        return Some(0);
+        return Ok(0);
     }
     if rest.is_empty() {
-        return None;
+        return Err(invalid());
     }
     let mut total: u64 = 0;
     while !rest.is_empty() {
@@ -73,22 +80,29 @@ fn parse(text: &str) -> Option<i64> {
             None => ("", after),
         };
         if whole.is_empty() && fraction.is_empty() {
-            return None;
+            return Err(invalid());
         }
         let end = after
             .find(|c: char| c == '.' || c.is_ascii_digit())
             .unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
-        let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        total = total.checked_add(component(whole, fraction, *nanos)?)?;
+        if unit.is_empty() {
+            return Err("missing unit in".to_owned());
+        }
+        let known = UNITS.iter().find(|(name, _)| *name == unit);
+        let (_, nanos) = known.ok_or_else(|| format!("unknown unit {unit:?} in"))?;
+        total = component(whole, fraction, *nanos)
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(invalid)?;
         rest = after;
     }
     // The negative range is one larger.
-    if negative {
+    let signed = if negative {
         0i64.checked_sub_unsigned(total)
     } else {
         i64::try_from(total).ok()
-    }
+    };
+    signed.ok_or_else(invalid)
 }
 
 fn take_digits(text: &str) -> (&str, &str) {
@@ -180,6 +194,20 @@ mod tests {
             "99999999h",
         ] {
             check(bad, None);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_words_that_people_know() {
+        for (text, want) in [
+            ("soon", "time: invalid duration \"soon\""),
+            ("3", "time: missing unit in duration \"3\""),
+            ("3x", "time: unknown unit \"x\" in duration \"3x\""),
+        ] {
+            assert_eq!(
+                text.parse::<GoDuration>().map_err(|error| error.to_string()),
+                Err(want.to_owned())
+            );
         }
     }
 

@@ -93,6 +93,12 @@ pub enum BuildError {
         /// The provider.
         provider: &'static str,
     },
+    /// The resource has no provider. Validation names such entries first; this is the second check.
+    #[error("resource {resource:?} has no provider")]
+    NoProvider {
+        /// The resource.
+        resource: String,
+    },
     /// A key cannot be used. Validation names such keys first; this is the second check.
     #[error("{field}: key {key_name:?} is not usable")]
     UnusableKey {

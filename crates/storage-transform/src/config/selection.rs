@@ -62,12 +62,15 @@ impl fmt::Display for GroupResource {
 /// What each rule of the configuration leads to.
 #[derive(Debug)]
 pub(super) struct Rules<T> {
-    exact: HashMap<GroupResource, T>,
+    /// By group and, in it, by resource: a lookup on every call of a store must not allocate.
+    by_group: HashMap<String, HashMap<String, T>>,
 }
 
 impl<T> Rules<T> {
     pub(super) fn new() -> Self {
-        Self { exact: HashMap::new() }
+        Self {
+            by_group: HashMap::new(),
+        }
     }
 
     /// The value of a rule that is about to be added to, made on first use.
@@ -80,32 +83,48 @@ impl<T> Rules<T> {
         T: Default,
     {
         // The narrower of the two covering rules is named.
-        let group_rule = GroupResource::new(rule.group.as_str(), ANY);
-        for wide in [group_rule, GroupResource::new(ANY, ANY)] {
-            if self.exact.contains_key(&wide) {
+        for wide in [
+            GroupResource::new(rule.group.as_str(), ANY),
+            GroupResource::new(ANY, ANY),
+        ] {
+            if self.get(&wide.group, &wide.resource).is_some() {
                 return Err(BuildError::Masked {
                     resource: rule.to_string(),
                     rule: wide.to_string(),
                 });
             }
         }
-        Ok(self.exact.entry(rule).or_default())
+        Ok(self
+            .by_group
+            .entry(rule.group)
+            .or_default()
+            .entry(rule.resource)
+            .or_default())
     }
 
+    /// The most specific rule that covers the resource.
     pub(super) fn find(&self, group: &str, resource: &str) -> Option<&T> {
-        let rules = [(group, resource), (group, ANY), (ANY, ANY)];
-        rules
-            .into_iter()
-            .find_map(|(group, resource)| self.exact.get(&GroupResource::new(group, resource)))
+        self.get(group, resource)
+            .or_else(|| self.get(group, ANY))
+            .or_else(|| self.get(ANY, ANY))
     }
 
-    pub(super) fn try_map<U, E>(self, mut f: impl FnMut(T) -> Result<U, E>) -> Result<Rules<U>, E> {
-        let exact = self
-            .exact
-            .into_iter()
-            .map(|(rule, value)| Ok((rule, f(value)?)))
-            .collect::<Result<_, E>>()?;
-        Ok(Rules { exact })
+    fn get(&self, group: &str, resource: &str) -> Option<&T> {
+        self.by_group.get(group)?.get(resource)
+    }
+
+    pub(super) fn try_map<U, E>(self, mut f: impl FnMut(&GroupResource, T) -> Result<U, E>) -> Result<Rules<U>, E> {
+        let mut mapped = Rules::new();
+        for (group, resources) in self.by_group {
+            let mut in_group = HashMap::with_capacity(resources.len());
+            for (resource, value) in resources {
+                let rule = GroupResource::new(group.as_str(), resource);
+                let value = f(&rule, value)?;
+                in_group.insert(rule.resource, value);
+            }
+            mapped.by_group.insert(group, in_group);
+        }
+        Ok(mapped)
     }
 }
 

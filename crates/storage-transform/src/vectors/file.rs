@@ -62,7 +62,8 @@ pub(super) fn replay(text: &[u8]) -> Result<Report, FormatError> {
         for (index, value) in cases.iter().enumerate() {
             let case = Case::new(list, index, value)?;
             let verdict = match runner {
-                Some(runner) => runner(&case)?,
+                // One malformed case fails alone: the others still say what they have to say.
+                Some(runner) => runner(&case).unwrap_or_else(|error| Verdict::Failed(format!("malformed: {error}"))),
                 None => Verdict::Skipped(format!("no runner for {list}")),
             };
             report.cases.push(CaseReport {

@@ -95,7 +95,7 @@ impl fmt::Display for Counts {
 ///
 /// # Errors
 ///
-/// The text is not a vector file, or a case lacks what its list needs. No case is reported then.
+/// The text is not a vector file; no case is reported then. A single malformed case is reported as failed.
 pub fn replay(text: &[u8]) -> Result<Report, FormatError> {
     file::replay(text)
 }
