@@ -88,6 +88,24 @@ impl Node {
     }
 }
 
+impl From<&Value> for Node {
+    /// The same value as a document: members in the order of the map.
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Null => Node::Null,
+            Value::Bool(value) => Node::Bool(*value),
+            Value::Number(number) => Node::Number(number.to_string()),
+            Value::String(text) => Node::String(text.clone()),
+            Value::Array(items) => Node::Array(items.iter().map(Node::from).collect()),
+            Value::Object(map) => Node::Object(
+                map.iter()
+                    .map(|(key, value)| (key.clone(), Node::from(value)))
+                    .collect(),
+            ),
+        }
+    }
+}
+
 /// An untyped number as the server keeps it: 64-bit integers exactly, everything else as a float. `None` when it overflows.
 pub(crate) fn number(text: &str) -> Option<Number> {
     if !text.contains('.') {
@@ -212,7 +230,10 @@ impl Reader<'_> {
         for expected in word.bytes().skip(1) {
             let byte = self.need()?;
             if byte != expected {
-                return Err(unexpected(byte, &format!("in literal {word} (expecting '{}')", char::from(expected))));
+                return Err(unexpected(
+                    byte,
+                    &format!("in literal {word} (expecting '{}')", char::from(expected)),
+                ));
             }
             self.at += 1;
         }
@@ -251,7 +272,9 @@ impl Reader<'_> {
             }
             self.digits("in exponent of numeric literal")?;
         }
-        Ok(Node::Number(String::from_utf8_lossy(&self.text[start..self.at]).into_owned()))
+        Ok(Node::Number(
+            String::from_utf8_lossy(&self.text[start..self.at]).into_owned(),
+        ))
     }
 
     fn array(&mut self) -> Result<Node, SyntaxError> {
@@ -350,7 +373,9 @@ impl Reader<'_> {
                     }
                 }
                 let mut buffer = [0; 4];
-                let text = char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut buffer);
+                let text = char::from_u32(unit)
+                    .unwrap_or(char::REPLACEMENT_CHARACTER)
+                    .encode_utf8(&mut buffer);
                 out.extend_from_slice(text.as_bytes());
                 return Ok(());
             }
@@ -388,7 +413,10 @@ mod tests {
             ("{", "unexpected end of JSON input"),
             ("{\"data\":", "unexpected end of JSON input"),
             ("nope", "invalid character 'o' in literal null (expecting 'u')"),
-            ("{a}", "invalid character 'a' looking for beginning of object key string"),
+            (
+                "{a}",
+                "invalid character 'a' looking for beginning of object key string",
+            ),
             ("{\"a\" 1}", "invalid character '1' after object key"),
             ("{\"a\":1 x}", "invalid character 'x' after object key:value pair"),
             ("[1 2]", "invalid character '2' after array element"),
@@ -399,16 +427,25 @@ mod tests {
             ("\"\n\"", "invalid character '\\n' in string literal"),
             ("'a'", "invalid character '\\'' looking for beginning of value"),
         ] {
-            assert_eq!(parse(text.as_bytes()).map_err(|e| e.to_string()), Err(want.to_owned()), "{text}");
+            assert_eq!(
+                parse(text.as_bytes()).map_err(|e| e.to_string()),
+                Err(want.to_owned()),
+                "{text}"
+            );
         }
         let deep = "[".repeat(MAX_DEPTH + 1);
-        assert_eq!(parse(deep.as_bytes()).unwrap_err().to_string(), "invalid character '[' exceeded max depth");
+        assert_eq!(
+            parse(deep.as_bytes()).unwrap_err().to_string(),
+            "invalid character '[' exceeded max depth"
+        );
     }
 
     // covers: apiserver-http/BODY-12
     #[test]
     fn integers_stay_exact_and_texts_are_unescaped() {
-        let node = parse(br#"{"i":9007199254740993,"f":1.5,"e":1e3,"s":"a\u00e9\ud83d\ude00\n","n":null,"b":[true,false]}"#).unwrap();
+        let node =
+            parse(br#"{"i":9007199254740993,"f":1.5,"e":1e3,"s":"a\u00e9\ud83d\ude00\n","n":null,"b":[true,false]}"#)
+                .unwrap();
         let want = json!({"i": 9007199254740993_i64, "f": 1.5, "e": 1000.0, "s": "a\u{e9}\u{1f600}\n", "n": null, "b": [true, false]});
         assert_eq!(node.to_value(), want);
     }

@@ -20,7 +20,11 @@ pub fn quote(text: &str) -> String {
             c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
             c if unprintable(c) => {
                 let code = c as u32;
-                out.push_str(&if code > 0xffff { format!("\\U{code:08x}") } else { format!("\\u{code:04x}") });
+                out.push_str(&if code > 0xffff {
+                    format!("\\U{code:08x}")
+                } else {
+                    format!("\\u{code:04x}")
+                });
             }
             c => out.push(c),
         }
@@ -39,7 +43,11 @@ fn unprintable(c: char) -> bool {
 /// A float as `%v` prints it: the shortest form, with an exponent below 1e-4 and from 1e21 on.
 pub fn float(value: f64) -> String {
     if value == 0.0 {
-        return if value.is_sign_negative() { "-0".to_owned() } else { "0".to_owned() };
+        return if value.is_sign_negative() {
+            "-0".to_owned()
+        } else {
+            "0".to_owned()
+        };
     }
     let magnitude = value.abs();
     if (1e-4..1e21).contains(&magnitude) {
@@ -69,7 +77,10 @@ pub fn plain(value: &Value) -> String {
         Value::Object(map) => {
             let mut members: Vec<_> = map.iter().collect();
             members.sort_by(|a, b| a.0.cmp(b.0));
-            let members: Vec<_> = members.into_iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
+            let members: Vec<_> = members
+                .into_iter()
+                .map(|(key, value)| format!("{key}:{}", plain(value)))
+                .collect();
             format!("map[{}]", members.join(" "))
         }
     }
@@ -84,13 +95,22 @@ mod tests {
     // covers: apiserver-http/FVAL-05
     #[test]
     fn values_print_as_go_prints_them() {
-        assert_eq!(plain(&json!({"unknown": {"x": 1}, "data": {"k": "2"}})), "map[data:map[k:2] unknown:map[x:1]]");
-        assert_eq!(plain(&json!([null, true, 1.5, 1e21, 1e-7, "a b", []])), "[<nil> true 1.5 1e+21 1e-07 a b []]");
+        assert_eq!(
+            plain(&json!({"unknown": {"x": 1}, "data": {"k": "2"}})),
+            "map[data:map[k:2] unknown:map[x:1]]"
+        );
+        assert_eq!(
+            plain(&json!([null, true, 1.5, 1e21, 1e-7, "a b", []])),
+            "[<nil> true 1.5 1e+21 1e-07 a b []]"
+        );
     }
 
     // covers: apiserver-http/STAT-07
     #[test]
     fn texts_are_quoted_as_go_quotes_them() {
-        assert_eq!(quote("a\"b\\c\n\u{1}\u{e9}\u{2028}"), "\"a\\\"b\\\\c\\n\\x01\u{e9}\\u2028\"");
+        assert_eq!(
+            quote("a\"b\\c\n\u{1}\u{e9}\u{2028}"),
+            "\"a\\\"b\\\\c\\n\\x01\u{e9}\\u2028\""
+        );
     }
 }

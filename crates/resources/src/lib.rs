@@ -15,6 +15,13 @@
 //! assert_eq!(containers.merge_key, Some("name"));
 //! ```
 
+pub mod crd;
 pub mod data;
+pub mod defaults;
+pub mod document;
+pub mod fieldvalidation;
+pub mod gofmt;
+pub mod merge;
 pub mod types;
+pub mod validation;
 pub mod wire;

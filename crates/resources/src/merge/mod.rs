@@ -68,7 +68,10 @@ pub fn parse_merge(body: &[u8]) -> Result<ParsedPatch, PatchError> {
 /// [`PatchError::Malformed`] when the body is neither a JSON object nor `null`.
 pub fn parse_strategic(body: &[u8]) -> Result<ParsedPatch, PatchError> {
     match read(body) {
-        Ok(parsed) => Ok(parsed.unwrap_or_else(|| ParsedPatch { patch: Map::new(), findings: Vec::new() })),
+        Ok(parsed) => Ok(parsed.unwrap_or_else(|| ParsedPatch {
+            patch: Map::new(),
+            findings: Vec::new(),
+        })),
         Err(text) => Err(PatchError::Malformed(text)),
     }
 }
@@ -78,14 +81,20 @@ fn read(body: &[u8]) -> Result<Option<ParsedPatch>, String> {
     match &node {
         Node::Null => Ok(None),
         Node::Object(_) => {
-            let findings =
-                node.duplicates().iter().map(|path| format!("duplicate field {}", crate::gofmt::quote(path))).collect();
+            let findings = node
+                .duplicates()
+                .iter()
+                .map(|path| format!("duplicate field {}", crate::gofmt::quote(path)))
+                .collect();
             match node.to_value() {
                 Value::Object(patch) => Ok(Some(ParsedPatch { patch, findings })),
                 _ => Ok(None),
             }
         }
-        other => Err(format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", other.go_kind())),
+        other => Err(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            other.go_kind()
+        )),
     }
 }
 
@@ -97,16 +106,34 @@ mod tests {
     #[test]
     fn a_body_that_is_no_object_is_malformed() {
         for (body, merge, strategic) in [
-            ("[1]", "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
-             Some("json: cannot unmarshal array into Go value of type map[string]interface {}")),
-            ("nope", "error decoding patch: invalid character 'o' in literal null (expecting 'u')",
-             Some("invalid character 'o' in literal null (expecting 'u')")),
-            ("", "error decoding patch: unexpected end of JSON input", Some("unexpected end of JSON input")),
+            (
+                "[1]",
+                "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+                Some("json: cannot unmarshal array into Go value of type map[string]interface {}"),
+            ),
+            (
+                "nope",
+                "error decoding patch: invalid character 'o' in literal null (expecting 'u')",
+                Some("invalid character 'o' in literal null (expecting 'u')"),
+            ),
+            (
+                "",
+                "error decoding patch: unexpected end of JSON input",
+                Some("unexpected end of JSON input"),
+            ),
             ("null", "Invalid JSON Patch", None),
         ] {
-            assert_eq!(parse_merge(body.as_bytes()), Err(PatchError::Malformed(merge.to_owned())), "{body}");
+            assert_eq!(
+                parse_merge(body.as_bytes()),
+                Err(PatchError::Malformed(merge.to_owned())),
+                "{body}"
+            );
             let got = parse_strategic(body.as_bytes()).err();
-            assert_eq!(got, strategic.map(|text| PatchError::Malformed(text.to_owned())), "{body}");
+            assert_eq!(
+                got,
+                strategic.map(|text| PatchError::Malformed(text.to_owned())),
+                "{body}"
+            );
         }
     }
 

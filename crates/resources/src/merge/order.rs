@@ -28,12 +28,18 @@ pub(super) fn arrange(
     merge_key: Option<&str>,
 ) -> Result<Vec<Value>, PatchError> {
     if let Some(key) = merge_key {
-        if let Some(item) = merged.iter().chain(order).chain(server).find(|item| item.get(key).is_none()) {
+        if let Some(item) = merged
+            .iter()
+            .chain(order)
+            .chain(server)
+            .find(|item| item.get(key).is_none())
+        {
             return Err(no_merge_key(item, key));
         }
     }
-    let (mut listed, mut server_only): (Vec<_>, Vec<_>) =
-        merged.into_iter().partition(|item| position(order, item, merge_key).is_some());
+    let (mut listed, mut server_only): (Vec<_>, Vec<_>) = merged
+        .into_iter()
+        .partition(|item| position(order, item, merge_key).is_some());
     listed.sort_by_key(|item| position(order, item, merge_key));
     server_only.sort_by_key(|item| position(server, item, merge_key).unwrap_or(usize::MAX));
     Ok(weave(server_only, listed, server, merge_key))

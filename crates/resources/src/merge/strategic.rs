@@ -45,7 +45,10 @@ struct BuiltinSchema<'a> {
 impl PatchSchema for BuiltinSchema<'_> {
     fn member(self, name: &str) -> Option<Member<Self>> {
         let plain = |shape| Member {
-            schema: Self { registry: self.registry, shape },
+            schema: Self {
+                registry: self.registry,
+                shape,
+            },
             replace: false,
             merge: false,
             merge_key: None,
@@ -97,7 +100,14 @@ pub fn strategic(
     original: Value,
     patch: &Map<String, Value>,
 ) -> Result<Value, PatchError> {
-    strategic_with(BuiltinSchema { registry, shape: &Shape::Type(of.id) }, original, patch)
+    strategic_with(
+        BuiltinSchema {
+            registry,
+            shape: &Shape::Type(of.id),
+        },
+        original,
+        patch,
+    )
 }
 
 /// Applies a strategic merge patch with the rules of `schema` to `original`.
@@ -119,9 +129,15 @@ pub fn strategic_with<S: PatchSchema>(
 pub(super) fn no_merge_key(item: &Value, key: &str) -> PatchError {
     let text = match item {
         Value::Object(_) => {
-            format!("map: {} does not contain declared merge key: {key}", crate::gofmt::plain(item))
+            format!(
+                "map: {} does not contain declared merge key: {key}",
+                crate::gofmt::plain(item)
+            )
         }
-        other => format!("expected a map[string]interface {{}}, but received a {}", go_type(other)),
+        other => format!(
+            "expected a map[string]interface {{}}, but received a {}",
+            go_type(other)
+        ),
     };
     PatchError::NotApplicable(text)
 }
@@ -141,7 +157,10 @@ fn go_type(value: &Value) -> &'static str {
 
 fn unknown_directive(directive: &Value, map: &Map<String, Value>) -> PatchError {
     let map = crate::gofmt::plain(&Value::Object(map.clone()));
-    PatchError::NotApplicable(format!("unknown patch type: {} in map: {map}", crate::gofmt::plain(directive)))
+    PatchError::NotApplicable(format!(
+        "unknown patch type: {} in map: {map}",
+        crate::gofmt::plain(directive)
+    ))
 }
 
 fn merge_map<S: PatchSchema>(
@@ -168,7 +187,9 @@ fn merge_map<S: PatchSchema>(
         let (key, deletes) = match key.strip_prefix(DELETE_FROM_LIST) {
             Some(field) => (field.to_owned(), true),
             None if key.starts_with("$deleteFromPrimitiveList") => {
-                return Err(PatchError::Malformed("invalid patch format of primitive list".to_owned()));
+                return Err(PatchError::Malformed(
+                    "invalid patch format of primitive list".to_owned(),
+                ));
             }
             None => (key, false),
         };
@@ -200,7 +221,9 @@ fn merge_member<S: PatchSchema>(
         }
         (Some(Value::Array(current)), Value::Array(items)) => {
             if deletes {
-                Some(Value::Array(current.into_iter().filter(|item| !items.contains(item)).collect()))
+                Some(Value::Array(
+                    current.into_iter().filter(|item| !items.contains(item)).collect(),
+                ))
             } else {
                 Some(Value::Array(merge_list(current, items, member)?))
             }
@@ -223,7 +246,9 @@ fn fresh(value: Value) -> Option<Value> {
             }
             let map = map.into_iter().filter(|(_, v)| !v.is_null());
             Some(Value::Object(
-                map.filter(|(k, _)| !is_directive(k)).filter_map(|(k, v)| fresh(v).map(|v| (k, v))).collect(),
+                map.filter(|(k, _)| !is_directive(k))
+                    .filter_map(|(k, v)| fresh(v).map(|v| (k, v)))
+                    .collect(),
             ))
         }
         Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(fresh).collect())),
@@ -237,7 +262,9 @@ fn is_directive(key: &str) -> bool {
 
 /// Honours `$retainKeys`: what the directive does not list leaves the object, and the patch may set only what it lists.
 fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
-    let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
+    let Some(directive) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
     let malformed = || PatchError::Malformed("invalid patch format of retainKeys".to_owned());
     let kept = directive.as_array().ok_or_else(malformed)?;
     let keeps = |key: &str| kept.iter().any(|entry| entry.as_str() == Some(key));
@@ -256,10 +283,16 @@ fn ordered_lists<S: PatchSchema>(
     patch: &mut Map<String, Value>,
     schema: Option<S>,
 ) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch.keys().filter(|key| key.starts_with("$setElementOrder")).cloned().collect();
+    let directives: Vec<String> = patch
+        .keys()
+        .filter(|key| key.starts_with("$setElementOrder"))
+        .cloned()
+        .collect();
     for directive in directives {
         let malformed = || PatchError::Malformed("invalid patch format of setElementOrder list".to_owned());
-        let Some(field) = directive.strip_prefix(ELEMENT_ORDER) else { return Err(malformed()) };
+        let Some(field) = directive.strip_prefix(ELEMENT_ORDER) else {
+            return Err(malformed());
+        };
         let order = list(patch.remove(&directive).unwrap_or_default())?;
         let changes = patch.remove(field).map(list).transpose()?;
         let server = original.remove(field).map(list).transpose()?;
@@ -293,7 +326,9 @@ fn merge_list<S: PatchSchema>(
     patch: Vec<Value>,
     member: Option<Member<S>>,
 ) -> Result<Vec<Value>, PatchError> {
-    let Some(member) = member.filter(|m| m.merge) else { return Ok(patch) };
+    let Some(member) = member.filter(|m| m.merge) else {
+        return Ok(patch);
+    };
     if original.is_empty() && patch.is_empty() {
         return Ok(original);
     }
@@ -307,14 +342,17 @@ fn merge_list<S: PatchSchema>(
         return arrange(merged, &patch, &original, None);
     }
     let Some(key) = member.merge_key else {
-        return Err(PatchError::NotApplicable("cannot merge lists without merge key for struct".to_owned()));
+        return Err(PatchError::NotApplicable(
+            "cannot merge lists without merge key for struct".to_owned(),
+        ));
     };
     let (server, changes) = special_items(original, patch, key)?;
     let mut merged = server.clone();
     for change in &changes {
         let Value::Object(change) = change else { continue };
-        let wanted =
-            change.get(key).ok_or_else(|| no_merge_key(&Value::Object(change.clone()), key))?;
+        let wanted = change
+            .get(key)
+            .ok_or_else(|| no_merge_key(&Value::Object(change.clone()), key))?;
         let found = merged.iter_mut().find(|item| item.get(key) == Some(wanted));
         match found {
             Some(Value::Object(current)) => {
@@ -336,18 +374,16 @@ fn of_one_kind<'a>(items: impl Iterator<Item = &'a Value>) -> Result<bool, Patch
         }
         let mine = go_type(item);
         if *kind.get_or_insert(mine) != mine {
-            return Err(PatchError::NotApplicable("list element types are not identical".to_owned()));
+            return Err(PatchError::NotApplicable(
+                "list element types are not identical".to_owned(),
+            ));
         }
     }
     Ok(kind == Some(go_type(&Value::Object(Map::new()))))
 }
 
 /// Honours `$patch` in items of a list: removes what is deleted, and with `replace` drops what the server has.
-fn special_items(
-    mut server: Vec<Value>,
-    patch: Vec<Value>,
-    key: &str,
-) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
+fn special_items(mut server: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut changes = Vec::with_capacity(patch.len());
     let mut replace = false;
     for item in patch {
@@ -435,7 +471,10 @@ mod tests {
             json!({"spec": {"ports": [port(80, 8080), port(443, 8443)]}}),
             json!({"spec": {"ports": [port(80, 9090), port(81, 9091)]}}),
         );
-        assert_eq!(got.unwrap()["spec"]["ports"], json!([port(80, 9090), port(81, 9091), port(443, 8443)]));
+        assert_eq!(
+            got.unwrap()["spec"]["ports"],
+            json!([port(80, 9090), port(81, 9091), port(443, 8443)])
+        );
     }
 
     // covers: apiserver-http/SMP-02, apiserver-http/SMP-06, apiserver-http/SMP-13
@@ -505,13 +544,37 @@ mod tests {
     fn lists_of_scalars_unite_and_lose_what_is_named() {
         let meta = |finalizers: Value| json!({"metadata": {"finalizers": finalizers}});
         let check = |original: Value, patch: Value, want: Value| {
-            assert_eq!(patched(("", "v1", "ConfigMap"), meta(original), json!({"metadata": patch})).unwrap(), meta(want));
+            assert_eq!(
+                patched(("", "v1", "ConfigMap"), meta(original), json!({"metadata": patch})).unwrap(),
+                meta(want)
+            );
         };
-        check(json!(["a", "b"]), json!({"finalizers": ["b", "c"]}), json!(["a", "b", "c"]));
-        check(json!(["a", "b", "a"]), json!({"$deleteFromPrimitiveList/finalizers": ["a"]}), json!(["b"]));
-        check(json!(["a", "b"]), json!({"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["c", "b"], "finalizers": ["c"]}), json!(["c", "b"]));
-        let bad = patched(("", "v1", "ConfigMap"), meta(json!(["a"])), json!({"metadata": {"$deleteFromPrimitiveList": []}}));
-        assert_eq!(bad, Err(PatchError::Malformed("invalid patch format of primitive list".to_owned())));
+        check(
+            json!(["a", "b"]),
+            json!({"finalizers": ["b", "c"]}),
+            json!(["a", "b", "c"]),
+        );
+        check(
+            json!(["a", "b", "a"]),
+            json!({"$deleteFromPrimitiveList/finalizers": ["a"]}),
+            json!(["b"]),
+        );
+        check(
+            json!(["a", "b"]),
+            json!({"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["c", "b"], "finalizers": ["c"]}),
+            json!(["c", "b"]),
+        );
+        let bad = patched(
+            ("", "v1", "ConfigMap"),
+            meta(json!(["a"])),
+            json!({"metadata": {"$deleteFromPrimitiveList": []}}),
+        );
+        assert_eq!(
+            bad,
+            Err(PatchError::Malformed(
+                "invalid patch format of primitive list".to_owned()
+            ))
+        );
     }
 
     // covers: apiserver-http/SMP-08
@@ -521,7 +584,9 @@ mod tests {
             "all listed",
             json!({"containers": containers(&["a", "b", "c"])}),
             json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}, {"name": "b"}], "containers": [{"name": "a", "image": "j"}]}),
-            Ok(json!({"containers": [{"name": "c", "image": "i"}, {"name": "a", "image": "j"}, {"name": "b", "image": "i"}]})),
+            Ok(
+                json!({"containers": [{"name": "c", "image": "i"}, {"name": "a", "image": "j"}, {"name": "b", "image": "i"}]}),
+            ),
         );
         check_pod(
             "server-only items stay near their neighbours",
