@@ -14,7 +14,7 @@ use apiserver_storage_transform::vectors::{Counts, Report, Verdict, replay};
 /// # Errors
 ///
 /// None that the exit status does not already say; the signature is that of all tasks.
-pub fn run(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     if files.is_empty() {
         eprintln!("error: no vector file given");
         return Ok(ExitCode::from(2));
@@ -33,13 +33,23 @@ pub fn run(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     for (file, report) in &reports {
         for case in &report.cases {
             if let Verdict::Failed(reason) = &case.verdict {
-                println!("FAIL {} {}/{}: {}", file.display(), case.list, case.name, one_line(reason));
+                println!(
+                    "FAIL {} {}/{}: {}",
+                    file.display(),
+                    case.list,
+                    case.name,
+                    one_line(reason)
+                );
             }
         }
         counts += report.counts();
     }
     println!("{counts}");
-    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if counts.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 fn read(file: &PathBuf) -> anyhow::Result<Report> {
