@@ -83,7 +83,7 @@ impl PatchSchema for BuiltinSchema<'_> {
 /// [`PatchError::Malformed`] for a directive of the wrong form, [`PatchError::NotApplicable`] where items cannot be matched.
 ///
 /// ```
-/// use apiserver_resources::{TypeRegistry, merge};
+/// use apiserver_resources::{merge, types::TypeRegistry};
 /// use serde_json::json;
 ///
 /// let registry = TypeRegistry::builtin();
