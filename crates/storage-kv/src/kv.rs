@@ -34,7 +34,8 @@ pub trait Kv: Send + Sync + 'static {
     /// current one, not `at`).
     ///
     /// Fails with [`KvError::Compacted`] or [`KvError::Future`] when `at` cannot be served.
-    fn get(&self, key: &str, at: Option<Revision>) -> impl Future<Output = KvResult<(Option<KvPair>, Revision)>> + Send;
+    fn get(&self, key: &str, at: Option<Revision>)
+    -> impl Future<Output = KvResult<(Option<KvPair>, Revision)>> + Send;
 
     /// Reads a range in key order, bounded by keys and bytes. An answer holds at least one pair when there is one.
     ///
@@ -79,12 +80,7 @@ pub trait Kv: Send + Sync + 'static {
 
     /// Writes a coordination key if it was written exactly `version` times before; zero: if it is not there. Returns
     /// whether it was written.
-    fn coordination_put(
-        &self,
-        key: &str,
-        value: Bytes,
-        version: u64,
-    ) -> impl Future<Output = KvResult<bool>> + Send;
+    fn coordination_put(&self, key: &str, value: Bytes, version: u64) -> impl Future<Output = KvResult<bool>> + Send;
 
     /// The random identity of this store: revisions of one id are never comparable with those of another.
     fn store_id(&self) -> impl Future<Output = KvResult<StoreId>> + Send;
@@ -138,12 +134,23 @@ impl RangeRequest {
 
     /// From `start` to before `end`.
     pub fn between(start: String, end: Option<String>) -> Self {
-        Self { start, end, at: None, limit: None, limit_bytes: None, keys_only: false, count_only: false }
+        Self {
+            start,
+            end,
+            at: None,
+            limit: None,
+            limit_bytes: None,
+            keys_only: false,
+            count_only: false,
+        }
     }
 
     /// The bounds in the form that ordered maps take.
     pub fn bounds(&self) -> (Bound<&str>, Bound<&str>) {
-        (Bound::Included(&self.start), self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
+        (
+            Bound::Included(&self.start),
+            self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
+        )
     }
 }
 
@@ -240,7 +247,9 @@ pub struct KvWatch {
 
 impl std::fmt::Debug for KvWatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KvWatch").field("revision", &self.revision).finish_non_exhaustive()
+        f.debug_struct("KvWatch")
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
     }
 }
 
@@ -288,6 +297,10 @@ pub struct Capabilities {
 impl Capabilities {
     /// Puts the answers together.
     pub fn new(progress: bool, local_now: bool, max_value_bytes: usize) -> Self {
-        Self { progress, local_now, max_value_bytes }
+        Self {
+            progress,
+            local_now,
+            max_value_bytes,
+        }
     }
 }

@@ -5,10 +5,21 @@
 
 mod error;
 mod kv;
+
 mod store;
+
+mod convert;
+mod delete;
+mod list;
+mod metric;
+mod retry;
+mod update;
+mod watch;
+mod write;
 
 pub use self::error::KvError;
 pub use self::kv::{
     Capabilities, Expected, Kv, KvEvent, KvPair, KvResult, KvWatch, KvWatchItem, Lease, LeaseId, RangePage,
     RangeRequest, StoreId, WatchRequest, WriteOutcome, prefix_end,
 };
+pub use self::store::{KvStore, KvStoreConfig};

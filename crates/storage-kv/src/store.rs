@@ -1,27 +1,43 @@
-//! The object store over any backend: one resource of a `Kv` as a `Storage`.
+//! The object store over any backend: one resource of a [`Kv`] as a [`Storage`].
+//!
+//! Keys get the cluster prefix here and nowhere else; the full key is what the transformer binds a value to. Every verb
+//! is a short method; what it takes is in `write.rs`, `update.rs`, `delete.rs`, `list.rs` and `watch/`.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver_storage_api::time::{Clock, Rng};
-use apiserver_storage_api::{MediaType, ResourceInfo};
+use async_trait::async_trait;
+
+use apiserver_storage_api::time::{Clock, OsRng, Rng, SystemClock};
+use apiserver_storage_api::{
+    Check, CreateOptions, DeleteOptions, Encoded, Entry, GetOptions, Key, List, ListOptions, MediaType, NotReady,
+    ReadAt, ResourceInfo, Result, Revision, Scope, Stats, Storage, StorageError, Update, UpdateOptions, Watch,
+    WatchOptions,
+};
 use apiserver_storage_transform::Transformer;
 
-use crate::kv::Kv;
+use crate::convert::{self, Call};
+use crate::kv::{Kv, RangeRequest};
 
-/// One resource of a backend as a `Storage`.
-pub struct KvStore<K> {
-    kv: Arc<K>,
-    info: ResourceInfo,
-    config: KvStoreConfig,
+/// One resource of a backend as a `Storage`. Cloning shares it.
+///
+/// Reads go to the backend, always: nothing is cached here, so every read is as fresh as the backend's own. No lock is
+/// held anywhere; callbacks may use the same store.
+pub struct KvStore<K>(Arc<Inner<K>>);
+
+pub(crate) struct Inner<K> {
+    pub(crate) kv: Arc<K>,
+    pub(crate) info: ResourceInfo,
+    pub(crate) config: KvStoreConfig,
 }
 
 /// What a store needs beside its backend and its kind.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct KvStoreConfig {
-    /// What all keys of the cluster begin with: `/registry`. Begins with a slash, does not end with one.
+    /// What all keys of the cluster begin with: `/registry`. Begins with a slash, does not end with one; other forms
+    /// are brought into this one.
     pub cluster_prefix: String,
     /// How new values are stored. Values that others stored are read in any form.
     pub media_type: MediaType,
@@ -35,15 +51,199 @@ pub struct KvStoreConfig {
     pub retry_deadline: Duration,
 }
 
+impl KvStoreConfig {
+    /// JSON, the machine's clock and randomness, and 30 s of retries.
+    pub fn new(cluster_prefix: impl Into<String>, transformer: Arc<dyn Transformer>) -> Self {
+        Self {
+            cluster_prefix: cluster_prefix.into(),
+            media_type: MediaType::Json,
+            transformer,
+            clock: SystemClock::shared(),
+            rng: Arc::new(OsRng),
+            retry_deadline: Duration::from_secs(30),
+        }
+    }
+
+    /// New values are stored like this.
+    #[must_use]
+    pub fn with_media_type(mut self, media_type: MediaType) -> Self {
+        self.media_type = media_type;
+        self
+    }
+
+    /// Time comes from here.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Jitter comes from here.
+    #[must_use]
+    pub fn with_rng(mut self, rng: Arc<dyn Rng>) -> Self {
+        self.rng = rng;
+        self
+    }
+
+    /// Updates and deletes give up on conflicts after this long.
+    #[must_use]
+    pub fn with_retry_deadline(mut self, deadline: Duration) -> Self {
+        self.retry_deadline = deadline;
+        self
+    }
+}
+
+impl fmt::Debug for KvStoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KvStoreConfig")
+            .field("cluster_prefix", &self.cluster_prefix)
+            .field("media_type", &self.media_type)
+            .field("transformer", &self.transformer)
+            .field("retry_deadline", &self.retry_deadline)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<K: Kv> KvStore<K> {
     /// A store of one resource.
-    pub fn new(kv: Arc<K>, info: ResourceInfo, config: KvStoreConfig) -> Self {
-        Self { kv, info, config }
+    pub fn new(kv: Arc<K>, info: ResourceInfo, mut config: KvStoreConfig) -> Self {
+        config.cluster_prefix = clean_prefix(&config.cluster_prefix);
+        Self(Arc::new(Inner { kv, info, config }))
+    }
+
+    /// The backend.
+    pub fn kv(&self) -> &Arc<K> {
+        &self.0.kv
+    }
+
+    /// The key as the backend has it: what the transformer binds a value to.
+    pub fn full_key(&self, key: &Key) -> String {
+        self.0.full_key(key.as_str())
+    }
+}
+
+/// Absolute, without doubled, dot or final slashes (`storage-etcd3/CFG-01`): `custom//prefix/` is `/custom/prefix`.
+fn clean_prefix(prefix: &str) -> String {
+    let mut clean = String::with_capacity(prefix.len() + 1);
+    for segment in prefix.split('/').filter(|segment| !matches!(*segment, "" | "." | "..")) {
+        clean.push('/');
+        clean.push_str(segment);
+    }
+    clean
+}
+
+impl<K> Clone for KvStore<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<K> fmt::Debug for KvStore<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KvStore").field("resource", &self.info).finish_non_exhaustive()
+        f.debug_struct("KvStore")
+            .field("resource", &self.0.info)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many objects, and how many bytes of them, a size estimate looks at.
+const SAMPLE_KEYS: u64 = 200;
+const SAMPLE_BYTES: u64 = 512 * 1024;
+
+#[async_trait]
+impl<K: Kv> Storage for KvStore<K> {
+    fn resource(&self) -> &ResourceInfo {
+        &self.0.info
+    }
+
+    async fn create(&self, key: &Key, value: Encoded, options: CreateOptions) -> Result<Entry> {
+        self.0.create(key, &value, options).await
+    }
+
+    async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
+        let full = self.0.full_key(key.as_str());
+        let read = self.0.timed("get", self.0.kv.get(&full, None)).await;
+        let (pair, current) = read.map_err(|error| convert::storage_error(error, Call::Key(&full)))?;
+        // Whether the answer can be given at all is decided before whether there is something (`storage-api/GET-04`).
+        match options.at {
+            ReadAt::NotOlderThan(asked) if asked > current => return Err(convert::too_large(asked, current)),
+            ReadAt::NotOlderThan(_) | ReadAt::MostRecent | ReadAt::Any => {}
+        }
+        let pair = pair.ok_or_else(|| StorageError::KeyNotFound { key: full.clone() })?;
+        let entry = self.0.read(key.clone(), &pair, pair.revision).await?.entry;
+        self.0.readable(&entry)?;
+        Ok(entry)
+    }
+
+    async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
+        self.0.list(scope, options).await
+    }
+
+    async fn guaranteed_update(&self, key: &Key, options: UpdateOptions, update: &mut dyn Update) -> Result<Entry> {
+        self.0.guaranteed_update(key, options, update).await
+    }
+
+    async fn delete(&self, key: &Key, options: DeleteOptions, check: &mut dyn Check) -> Result<Entry> {
+        self.0.delete(key, options, check).await
+    }
+
+    async fn watch(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+        self.0.watch(scope, options).await
+    }
+
+    async fn current_revision(&self) -> Result<Revision> {
+        let now = self.0.timed("getCurrentResourceVersion", self.0.kv.now()).await;
+        now.map_err(|error| convert::storage_error(error, Call::Key(self.0.info.prefix().as_str())))
+    }
+
+    async fn request_progress(&self) -> Result<()> {
+        let asked = self.0.kv.request_progress().await;
+        asked.map_err(|error| convert::storage_error(error, Call::Key(self.0.info.prefix().as_str())))
+    }
+
+    fn compacted_revision(&self) -> Option<Revision> {
+        self.0.kv.compacted_revision()
+    }
+
+    fn ready(&self) -> Result<(), NotReady> {
+        self.0.kv.health().map_err(|cause| NotReady {
+            cause,
+            retry_after: convert::RETRY_SOON,
+        })
+    }
+
+    /// The count is exact. The size is the average over the first objects, as many as one small read brings.
+    // deviates: storage-api/STAT-05: no table of all keys is kept; a sample of one bounded read costs no memory and no
+    // second request, and is exact for small kinds.
+    async fn stats(&self) -> Result<Stats> {
+        let mut request = RangeRequest::prefix(&self.0.full_key(self.0.info.prefix().as_str()));
+        request.limit = std::num::NonZeroU64::new(SAMPLE_KEYS);
+        request.limit_bytes = std::num::NonZeroU64::new(SAMPLE_BYTES);
+        let prefix = request.start.clone();
+        let page = self.0.timed("listWithCount", self.0.kv.range(request)).await;
+        let page = page.map_err(|error| convert::storage_error(error, Call::Key(&prefix)))?;
+        let bytes: usize = page.pairs.iter().map(|pair| pair.value.len()).sum();
+        let average = bytes.checked_div(page.pairs.len()).unwrap_or_default();
+        Ok(Stats::new(page.count, average as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean_prefix;
+
+    // covers: storage-etcd3/CFG-01
+    #[test]
+    fn the_cluster_prefix_is_brought_into_one_form() {
+        for (prefix, want) in [
+            ("/registry", "/registry"),
+            ("/registry/", "/registry"),
+            ("custom/prefix", "/custom/prefix"),
+            ("/custom//prefix//", "/custom/prefix"),
+            ("", ""),
+            ("/", ""),
+        ] {
+            assert_eq!(clean_prefix(prefix), want, "{prefix:?}");
+        }
     }
 }

@@ -1,0 +1,232 @@
+//! Between the two contracts: backend errors to storage errors, stored pairs to entries, objects to stored values.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use apiserver_storage_api::time::random_below;
+use apiserver_storage_api::{
+    ContinueToken, Encoded, Entry, Key, Malformed, Result, Revision, StorageError, UnreadableReason,
+};
+use apiserver_storage_transform::{DataContext, TransformError};
+
+use crate::error::KvError;
+use crate::kv::{Kv, KvPair};
+use crate::store::Inner;
+
+/// The hint for what is expected to pass quickly.
+pub(crate) const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// Which call failed: decides the text of "history is gone" and the key that is named.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Call<'a> {
+    /// A call about one key.
+    Key(&'a str),
+    /// A list below a prefix, with the token it came with.
+    List {
+        prefix: &'a str,
+        asked: Option<Revision>,
+        token: Option<&'a ContinueToken>,
+    },
+    /// A watch of a key or prefix.
+    Watch(&'a str),
+}
+
+/// The one place where a backend's error becomes a storage error.
+pub(crate) fn storage_error(error: KvError, call: Call<'_>) -> StorageError {
+    let key = match call {
+        Call::Key(key) | Call::Watch(key) | Call::List { prefix: key, .. } => key.to_owned(),
+    };
+    match error {
+        KvError::Compacted { .. } => match call {
+            Call::Watch(_) => StorageError::expired_watch(),
+            // The token goes on where this request began, never where an inner page broke off: what was found before
+            // that is thrown away with the error.
+            Call::List { token: Some(token), .. } => StorageError::expired_continue(Some(token.at_latest())),
+            Call::List { .. } | Call::Key(_) => StorageError::expired_list(),
+        },
+        KvError::Future { current } => {
+            let asked = match call {
+                Call::List { asked, .. } => asked,
+                Call::Key(_) | Call::Watch(_) => None,
+            };
+            too_large(asked.unwrap_or(Revision::MAX), current)
+        }
+        KvError::Reset => match call {
+            Call::Watch(_) => StorageError::expired_watch(),
+            Call::Key(_) | Call::List { .. } => StorageError::NotReady {
+                cause: format!("the backend is another store, or went back: key={key}"),
+                retry_after: RETRY_SOON,
+            },
+        },
+        KvError::Unreachable(source) => StorageError::Unreachable { source },
+        KvError::Timeout(_) => StorageError::Timeout { key },
+        KvError::OutcomeUnknown(source) => StorageError::OutcomeUnknown { key, source },
+        KvError::TooLarge { size, limit } => StorageError::TooLargeObject { key, size, limit },
+        KvError::NoSpace(source) => StorageError::NoSpace { source },
+        KvError::TooManyRequests(source) => StorageError::TooManyRequests {
+            cause: format!("{source}: key={key}"),
+            retry_after: RETRY_SOON,
+        },
+        KvError::NotSupported(what) => StorageError::NotSupported { what: what.to_owned() },
+        KvError::Closed => StorageError::Closed,
+        KvError::LeaseNotFound => StorageError::internal(format!("lease not found: key={key}")),
+        KvError::Fault(source) => StorageError::Internal {
+            message: format!("backend fault: key={key}"),
+            source: Some(source),
+        },
+    }
+}
+
+/// A read of a revision that is not there yet; retrying at once is fine (`storage-api/GET-04`).
+pub(crate) fn too_large(asked: Revision, current: Revision) -> StorageError {
+    StorageError::TooLargeResourceVersion {
+        asked,
+        current,
+        retry_after: Duration::ZERO,
+    }
+}
+
+/// A stored value as it was read.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) entry: Entry,
+    /// The decrypted value; none when it does not decrypt. May share memory with the backend's answer.
+    pub(crate) plaintext: Option<Bytes>,
+}
+
+impl<K: Kv> Inner<K> {
+    /// The key as the backend has it.
+    pub(crate) fn full_key(&self, key: &str) -> String {
+        let prefix = &self.config.cluster_prefix;
+        let mut full = String::with_capacity(prefix.len() + key.len());
+        full.push_str(prefix);
+        full.push_str(key);
+        full
+    }
+
+    /// The part of a backend key below the cluster prefix.
+    pub(crate) fn relative<'k>(&self, full: &'k str) -> Option<&'k str> {
+        full.strip_prefix(self.config.cluster_prefix.as_str())
+    }
+
+    /// The key of a backend key. What somebody else put there under a text that is no key of this kind (`/pods/../x`)
+    /// can be neither asked for nor named by any request; it is left out, and said so.
+    pub(crate) fn object_key(&self, full: &str) -> Option<Key> {
+        let key = self
+            .relative(full)
+            .and_then(|key| Key::new(self.info.prefix(), key).ok());
+        if key.is_none() {
+            tracing::warn!(
+                key = full,
+                resource = self.info.resource(),
+                "stored key is no key of this resource"
+            );
+        }
+        key
+    }
+
+    /// Reads a stored pair as an object of `revision`: its own, or that of its deletion. What cannot be read for good
+    /// becomes an unreadable entry.
+    ///
+    /// Fails only when the transformer cannot answer at the moment: that says nothing about the value.
+    pub(crate) async fn read(&self, key: Key, pair: &KvPair, revision: Revision) -> Result<Stored> {
+        let context = DataContext::new(&*pair.key);
+        let opened = self
+            .config
+            .transformer
+            .transform_from_storage(pair.value.clone(), &context)
+            .await;
+        let stored = match opened {
+            Ok(opened) => {
+                let entry = Entry::read(&self.info, key, revision, &opened.bytes, opened.stale);
+                Stored {
+                    entry,
+                    plaintext: Some(opened.bytes),
+                }
+            }
+            Err(error) if error.is_transient() => return Err(not_now(&pair.key, &error)),
+            Err(error) => {
+                let reason = UnreadableReason::Transform(error.to_string());
+                Stored {
+                    entry: Entry::unreadable(key, revision, reason),
+                    plaintext: None,
+                }
+            }
+        };
+        if stored.entry.unreadable_reason().is_some() {
+            self.count("apiserver_storage_decode_errors_total", 1);
+        }
+        Ok(stored)
+    }
+
+    /// Refuses an unreadable entry, naming the full key.
+    pub(crate) fn readable(&self, entry: &Entry) -> Result<()> {
+        match entry.unreadable_reason() {
+            None => Ok(()),
+            Some(reason) => Err(StorageError::Unreadable {
+                key: self.full_key(entry.key().as_str()),
+                revision: Some(entry.revision()),
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// The canonical stored form of an object.
+    pub(crate) fn encode(&self, full: &str, value: &Encoded) -> Result<Bytes> {
+        let encoded = self.info.normalizer().encode(value, self.config.media_type);
+        encoded.map_err(|malformed| encode_error(full, malformed))
+    }
+
+    /// Plaintext to stored bytes, within the size that the backend takes.
+    pub(crate) async fn seal(&self, full: &str, plaintext: Bytes) -> Result<Bytes> {
+        // Checked on both sides: before, so that no key service is asked in vain; after, because encryption adds.
+        self.check_size(full, plaintext.len())?;
+        let sealed = self
+            .config
+            .transformer
+            .transform_to_storage(plaintext, &DataContext::new(full))
+            .await;
+        let sealed = sealed.map_err(|error| match error.is_transient() {
+            true => not_now(full, &error),
+            false => StorageError::Internal {
+                message: format!("unable to transform to storage: key={full}"),
+                source: Some(error.into()),
+            },
+        })?;
+        self.check_size(full, sealed.len())?;
+        Ok(sealed)
+    }
+
+    fn check_size(&self, full: &str, size: usize) -> Result<()> {
+        let limit = self.kv.capabilities().max_value_bytes;
+        if size <= limit {
+            return Ok(());
+        }
+        Err(StorageError::TooLargeObject {
+            key: full.to_owned(),
+            size,
+            limit,
+        })
+    }
+
+    /// Between one and three seconds: what a watcher that came too early is told to wait.
+    pub(crate) fn retry_hint(&self) -> Duration {
+        Duration::from_secs(1 + random_below(&*self.config.rng, 3))
+    }
+}
+
+pub(crate) fn encode_error(full: &str, malformed: Malformed) -> StorageError {
+    StorageError::Codec {
+        key: full.to_owned(),
+        action: "encode",
+        source: malformed.into(),
+    }
+}
+
+fn not_now(full: &str, error: &TransformError) -> StorageError {
+    StorageError::NotReady {
+        cause: format!("unable to transform now: {error}: key={full}"),
+        retry_after: RETRY_SOON,
+    }
+}
