@@ -1,0 +1,224 @@
+//! `cargo xtask conformance`: every behaviour ID that the documentation claims has a test, and that test ran.
+//!
+//! Tests say what they show in a comment directly above them, `// covers: storage-api/GET-04, storage-api/GET-05`; the pages
+//! in `docs/conformance/` are generated from those comments with `--write`, apart from the deviations, which people write. The
+//! check fails where pages and sources disagree, where a comment names an ID that no catalogue has, and, with the record of a
+//! test run at hand, where a claimed test did not run or did not pass.
+
+mod ids;
+mod page;
+mod scan;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, bail};
+
+use self::ids::{Catalogue, Id};
+use self::page::Page;
+use self::scan::Claim;
+use crate::record::{self, Outcome, Record, Test};
+use crate::workspace::Workspace;
+
+/// The catalogues, in the order of the layers.
+const CATALOGUES: [&str; 7] = [
+    "storage-api",
+    "storage-transform",
+    "storage-etcd3",
+    "storage-cacher",
+    "storagebackend",
+    "registry",
+    "apiserver-http",
+];
+
+/// The package whose cases other packages turn into tests of their own.
+const SUITE: &str = "apiserver-storage-testing";
+
+/// Options of `cargo xtask conformance`.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Writes the generated part of the pages anew instead of checking it.
+    #[arg(long)]
+    write: bool,
+    /// Fails when there is no record of a test run to check against.
+    #[arg(long)]
+    require_run: bool,
+}
+
+impl Options {
+    /// What `test` and `ci` ask for.
+    pub(crate) fn after_a_run() -> Self {
+        Self {
+            write: false,
+            require_run: true,
+        }
+    }
+}
+
+/// `cargo xtask conformance`
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let mut wrong = Vec::new();
+    let folder = workspace.root().join("docs/conformance");
+    let mut catalogues = BTreeMap::new();
+    for name in CATALOGUES {
+        let path = folder.join("ids").join(format!("{name}.txt"));
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        catalogues.insert(
+            name,
+            Catalogue::parse(&text).with_context(|| path.display().to_string())?,
+        );
+    }
+    let claims = scan::claims(workspace, &mut wrong)?;
+    for claim in &claims {
+        wrong.extend(claim.unknown(&catalogues));
+    }
+    let mut table = Vec::new();
+    for name in CATALOGUES {
+        let catalogue = &catalogues[name];
+        let shown = shown(name, &claims);
+        let path = folder.join(format!("{name}.md"));
+        let old = std::fs::read_to_string(&path).unwrap_or_else(|_| Page::template(name));
+        let page = Page::parse(&old).with_context(|| path.display().to_string())?;
+        wrong.extend(page.deviations.iter().filter(|id| !catalogue.contains(id)).map(|id| {
+            format!("docs/conformance/{name}.md: deviation of an ID that the catalogue does not have: {id}")
+        }));
+        let new = page.render(catalogue, &shown);
+        if options.write && (new != old || !path.exists()) {
+            std::fs::write(&path, &new).with_context(|| format!("cannot write {}", path.display()))?;
+        } else if new != old || !path.exists() {
+            wrong.push(format!(
+                "docs/conformance/{name}.md is out of date: run `cargo xtask conformance --write`"
+            ));
+        }
+        table.push((name, catalogue.len(), shown.len(), page.deviations.len()));
+    }
+    wrong.extend(check_run(workspace, &claims, options.require_run)?);
+    print_counts(&table);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    for line in &wrong {
+        println!("conformance: {line}");
+    }
+    bail!("{} conformance findings", wrong.len())
+}
+
+/// The IDs of one catalogue that tests show, each with the places of those tests.
+fn shown(catalogue: &str, claims: &[Claim]) -> BTreeMap<Id, BTreeSet<String>> {
+    let mut shown: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
+    for claim in claims {
+        for (_, id) in claim.ids.iter().filter(|(name, _)| name == catalogue) {
+            shown.entry(id.clone()).or_default().insert(claim.place());
+        }
+    }
+    shown
+}
+
+fn print_counts(table: &[(&str, usize, usize, usize)]) {
+    println!("{:<18} {:>5} {:>6} {:>11}", "catalogue", "IDs", "shown", "deviations");
+    for (name, ids, shown, deviations) in table {
+        println!("{name:<18} {ids:>5} {shown:>6} {deviations:>11}");
+    }
+    let sum = table
+        .iter()
+        .fold((0, 0, 0), |sum, row| (sum.0 + row.1, sum.1 + row.2, sum.2 + row.3));
+    println!("{:<18} {:>5} {:>6} {:>11}", "all", sum.0, sum.1, sum.2);
+}
+
+/// Checks the claims against the record of a run.
+fn check_run(workspace: &Workspace, claims: &[Claim], required: bool) -> Result<Vec<String>> {
+    let Some(record) = record::read(workspace)? else {
+        if required {
+            return Ok(vec!["no record of a test run: run `cargo xtask test`".into()]);
+        }
+        println!("no test run on record: only the claims were checked, not that their tests ran");
+        return Ok(Vec::new());
+    };
+    let mut wrong = Vec::new();
+    let mut newer = 0;
+    for claim in claims {
+        if !required && claim.modified > record.written {
+            newer += 1;
+        } else {
+            wrong.extend(judge(claim, &record));
+        }
+    }
+    if newer > 0 {
+        println!("{newer} claims are in files changed since the test run on record: not checked that their tests ran");
+    }
+    Ok(wrong)
+}
+
+/// What is wrong with a claim, given what ran.
+fn judge(claim: &Claim, record: &Record) -> Option<String> {
+    let is_its_test = |test: &&Test| {
+        let name = test.name.rsplit("::").next().unwrap_or_default();
+        name == claim.name && (test.package == claim.package || claim.package == SUITE)
+    };
+    let outcomes: Vec<_> = record
+        .tests
+        .iter()
+        .filter(is_its_test)
+        .map(|test| test.outcome)
+        .collect();
+    let place = claim.place();
+    match (outcomes.contains(&Outcome::Failed), outcomes.contains(&Outcome::Ok)) {
+        (true, _) => Some(format!("{place} claims IDs, but failed")),
+        (false, true) => None,
+        (false, false) => Some(format!("{place} claims IDs, but no such test ran")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn claim(package: &str, name: &str) -> Claim {
+        Claim {
+            ids: Vec::new(),
+            package: package.into(),
+            file: "x.rs".into(),
+            line: 1,
+            name: name.into(),
+            modified: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_claim_needs_a_test_that_ran_and_passed() {
+        let test = |package: &str, name: &str, outcome| Test {
+            package: package.into(),
+            target: "t".into(),
+            name: name.into(),
+            outcome,
+        };
+        let record = Record {
+            tests: vec![
+                test("a", "tests::passes", Outcome::Ok),
+                test("a", "tests::fails", Outcome::Failed),
+                test("a", "tests::sleeps", Outcome::Ignored),
+                test("a", "embedded::suite_case", Outcome::Ok),
+                test("b", "etcd::half_case", Outcome::Ok),
+                test("b", "etcd::cached::half_case", Outcome::Failed),
+            ],
+            written: SystemTime::UNIX_EPOCH,
+        };
+        for (package, name, good) in [
+            ("a", "passes", true),
+            ("b", "passes", false),
+            ("a", "fails", false),
+            ("a", "sleeps", false),
+            ("a", "missing", false),
+            (SUITE, "suite_case", true),
+            (SUITE, "half_case", false),
+            (SUITE, "case", false),
+        ] {
+            assert_eq!(
+                judge(&claim(package, name), &record).is_none(),
+                good,
+                "{package} {name}"
+            );
+        }
+    }
+}

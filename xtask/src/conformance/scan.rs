@@ -1,0 +1,210 @@
+//! Finds what tests claim to show: `// covers: ` comments directly above a function, or above an entry of a case macro.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Result;
+
+use super::ids::{Catalogue, Id};
+use crate::workspace::Workspace;
+
+/// A test or case, and the IDs that it claims.
+#[derive(Debug)]
+pub(super) struct Claim {
+    /// Catalogue and ID.
+    pub(super) ids: Vec<(String, Id)>,
+    /// The package of the source file.
+    pub(super) package: String,
+    /// The file, relative to the root.
+    pub(super) file: PathBuf,
+    /// The line of the comment.
+    pub(super) line: usize,
+    /// The function.
+    pub(super) name: String,
+    /// When the file changed last.
+    pub(super) modified: SystemTime,
+}
+
+impl Claim {
+    /// Where the test is, as the pages write it: `registry/src/store.rs::creates`.
+    pub(super) fn place(&self) -> String {
+        let file = self.file.strip_prefix("crates").unwrap_or(&self.file);
+        format!("{}::{}", file.display(), self.name)
+    }
+
+    /// Claimed IDs that no catalogue has.
+    pub(super) fn unknown(&self, catalogues: &BTreeMap<&str, Catalogue>) -> Vec<String> {
+        let is_unknown = |(name, id): &&(String, Id)| {
+            !catalogues
+                .get(name.as_str())
+                .is_some_and(|catalogue| catalogue.contains(id))
+        };
+        let message = |(name, id): &(String, Id)| {
+            format!(
+                "{}:{}: no such ID in the catalogues: {name}/{id}",
+                self.file.display(),
+                self.line
+            )
+        };
+        self.ids.iter().filter(is_unknown).map(message).collect()
+    }
+}
+
+/// All claims of the workspace. What looks like a claim and is none is added to `wrong`.
+pub(super) fn claims(workspace: &Workspace, wrong: &mut Vec<String>) -> Result<Vec<Claim>> {
+    let packages = workspace.packages()?;
+    let mut claims = Vec::new();
+    for path in workspace.files()? {
+        let file = workspace.relative(&path);
+        let package = packages
+            .iter()
+            .find(|(_, folder)| file.starts_with(folder))
+            .map(|(name, _)| name);
+        let (Some(package), true) = (package, path.extension().is_some_and(|extension| extension == "rs")) else {
+            continue;
+        };
+        let modified = path.metadata()?.modified()?;
+        for found in scan(&std::fs::read_to_string(&path)?) {
+            match found {
+                Ok((line, name, ids)) => {
+                    claims.push(Claim {
+                        ids,
+                        package: package.clone(),
+                        file: file.into(),
+                        line,
+                        name,
+                        modified,
+                    });
+                }
+                Err((line, reason)) => wrong.push(format!("{}:{line}: {reason}", Path::new(file).display())),
+            }
+        }
+    }
+    Ok(claims)
+}
+
+type Found = Result<(usize, String, Vec<(String, Id)>), (usize, String)>;
+
+fn scan(text: &str) -> Vec<Found> {
+    let mut found = Vec::new();
+    let mut pending: Option<(usize, Vec<(String, Id)>)> = None;
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let line = line.trim();
+        let comment = line
+            .strip_prefix("///")
+            .or_else(|| line.strip_prefix("//"))
+            .map(str::trim_start);
+        if let Some(list) = comment.and_then(|comment| comment.strip_prefix("covers: ")) {
+            match full_ids(list) {
+                Ok(ids) => pending.get_or_insert((number, Vec::new())).1.extend(ids),
+                Err(word) => found.push(Err((
+                    number,
+                    format!("not a full ID such as storage-api/GET-04: {word:?}"),
+                ))),
+            }
+        } else if comment.is_some() || line.starts_with("#[") || line.is_empty() {
+            // Attributes and other comments may stand between.
+        } else if let Some((at, ids)) = pending.take() {
+            found.push(match item(line) {
+                Some(name) => Ok((at, name.to_owned(), ids)),
+                None => Err((at, "what follows `covers:` is no function and no case".into())),
+            });
+        }
+    }
+    if let Some((at, _)) = pending {
+        found.push(Err((at, "nothing follows `covers:`".into())));
+    }
+    found
+}
+
+fn full_ids(list: &str) -> Result<Vec<(String, Id)>, String> {
+    let parse = |word: &str| {
+        let (catalogue, id) = word.split_once('/')?;
+        Some((catalogue.to_owned(), Id::parse(id)?))
+    };
+    let words = list.trim().trim_end_matches(['.', ',']).split(',').map(str::trim);
+    words.map(|word| parse(word).ok_or_else(|| word.to_owned())).collect()
+}
+
+/// The name that a line introduces: of a function, or of a case in a macro's list (`case_name,` or `case!(case_name, ..)`).
+fn item(line: &str) -> Option<&str> {
+    let word = |text: &'_ str| {
+        text.find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(text.len())
+    };
+    if let Some(rest) = line
+        .strip_prefix("fn ")
+        .or_else(|| line.split_once(" fn ").map(|(_, rest)| rest))
+    {
+        return Some(&rest[..word(rest)]).filter(|name| !name.is_empty());
+    }
+    let rest = line.split_once("!(").map_or(line, |(_, rest)| rest);
+    let (name, rest) = rest.split_at(word(rest));
+    let is_case = name.len() > 3 && name.starts_with(|c: char| c.is_ascii_lowercase());
+    let ends_well = rest.is_empty() || rest.trim_start().starts_with([',', ')', ':', '=', ';']);
+    (is_case && ends_well && !["let", "async", "match"].contains(&name)).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Vec<Result<(String, Vec<String>), usize>> {
+        let simple = |found: Found| match found {
+            Ok((_, name, ids)) => Ok((
+                name,
+                ids.iter().map(|(catalogue, id)| format!("{catalogue}/{id}")).collect(),
+            )),
+            Err((line, _)) => Err(line),
+        };
+        scan(text).into_iter().map(simple).collect()
+    }
+
+    #[test]
+    fn a_claim_belongs_to_the_function_or_case_below_it() {
+        let text = "\
+// COVERS storage-api/GET-04, storage-api/GET-05
+#[test]
+fn plain() {}
+
+/// COVERS registry/R-STO-01
+/// COVERS registry/R-STO-02
+#[tokio::test(flavor = \"current_thread\")]
+pub async fn generic<H: Harness>(h: &H) {}
+
+cases! {
+    // COVERS storage-api/LIST-01
+    list_is_sorted,
+    // COVERS storage-api/LIST-02
+    case!(list_is_paged, H);
+}
+"
+        .replace("COVERS", "covers:");
+        let owned = |name: &str, ids: &[&str]| Ok((name.to_owned(), ids.iter().map(|id| (*id).to_owned()).collect()));
+        assert_eq!(
+            check(&text),
+            [
+                owned("plain", &["storage-api/GET-04", "storage-api/GET-05"]),
+                owned("generic", &["registry/R-STO-01", "registry/R-STO-02"]),
+                owned("list_is_sorted", &["storage-api/LIST-01"]),
+                owned("list_is_paged", &["storage-api/LIST-02"]),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_only_looks_like_a_claim_is_named() {
+        for text in [
+            "// COVERS GET-04\nfn f() {}\n",
+            "// COVERS storage-api/GET-4\nfn f() {}\n",
+            "// COVERS storage-api/GET-04\nlet row = 1;\n",
+            "// COVERS storage-api/GET-04\n(\"row\", 1),\n",
+            "// COVERS storage-api/GET-04\n",
+        ] {
+            let text = text.replace("COVERS", "covers:");
+            assert_eq!(check(&text), [Err(1)], "{text}");
+        }
+    }
+}
