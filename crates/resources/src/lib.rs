@@ -17,6 +17,7 @@
 
 pub mod crd;
 pub mod data;
+pub mod discovery;
 pub mod defaults;
 pub mod document;
 pub mod fieldvalidation;

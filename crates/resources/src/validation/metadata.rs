@@ -405,14 +405,6 @@ pub fn field_manager(name: &str, at: &Path) -> Vec<FieldError> {
     errors
 }
 
-/// A fault of a text field: what metadata rules of kinds are made of.
-pub(crate) fn faults(at: &Path, value: &str, faults: Vec<String>) -> impl Iterator<Item = FieldError> {
-    let (at, value) = (at.clone(), value.to_owned());
-    faults
-        .into_iter()
-        .map(move |fault| FieldError::invalid(&at, value.as_str(), fault))
-}
-
 /// Whether an error is about a missing name, which a generated name will cure.
 #[must_use]
 pub fn is_missing_name(error: &FieldError) -> bool {
