@@ -437,7 +437,32 @@ fn join_defaults(types: &mut [Type], ids: &HashMap<&'static str, TypeId>, defaul
             ty.fields[index].go_defaults = values;
         }
     }
+    inherit_defaults(types);
     Ok(())
+}
+
+/// Defaults that are known of a type hold for its fields where it stands inline.
+fn inherit_defaults(types: &mut [Type]) {
+    for at in 0..types.len() {
+        let embedded: Vec<TypeId> = types[at]
+            .tags
+            .iter()
+            .filter_map(|tag| match tag.slot {
+                Slot::Embedded(id) => Some(id),
+                Slot::Field(_) => None,
+            })
+            .collect();
+        for id in embedded {
+            for inner in types[usize::from(id.0)].fields.clone() {
+                if let Some(index) = types[at]
+                    .field_index(inner.name)
+                    .filter(|_| !inner.go_defaults.is_empty())
+                {
+                    types[at].fields[index].go_defaults = inner.go_defaults;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
