@@ -1,1 +1,38 @@
 //! The generic registry store: strategies, subresources, finalizers, dry run, collections, over any storage.
+//!
+//! [`Store`] gives one resource its verbs over an `Arc<dyn Storage>`, by the rules of a [`Strategy`]. An HTTP front
+//! mounts it as a [`Resource`], found through a [`ResourceMap`]. Errors are [`ApiError`]s: Kubernetes' Status as a Rust
+//! type, with the texts that clients know.
+//!
+//! Upstream: pkg/registry/generic/registry (store.go), pkg/registry/rest.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod field_error;
+mod gofmt;
+mod status;
+mod storage_error;
+
+mod admission;
+mod context;
+pub mod validation;
+
+mod map;
+mod resource;
+mod strategy;
+
+mod store;
+
+pub use self::admission::{Admission, Operation, Review};
+pub use self::context::{RequestContext, UserInfo};
+pub use self::error::{ApiError, Mismatch, Result};
+pub use self::field_error::{FieldError, FieldErrorKind, FieldPath, aggregate};
+pub use self::map::{MapError, Names, ResourceMap, ResourceMapBuilder, ServedResource, SharedResourceMap};
+pub use self::resource::{
+    Answer, CreateOptions, DeleteBody, DeleteOptions, Deleted, ObjectUpdate, Replace, Resource, UpdateOptions, Verbs,
+    Written,
+};
+pub use self::status::{Status, StatusCause, StatusDetails, StatusMeta};
+pub use self::storage_error::{StorageVerb, from_list_error, from_storage_error, from_watch_error, unreadable_entries};
+pub use self::store::{Store, StoreBuilder, StoreOptions};
+pub use self::strategy::{Draft, GarbageCollection, Hold, Plain, Strategy, Write, WriteGuard};
