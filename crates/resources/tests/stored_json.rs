@@ -28,7 +28,7 @@ fn is_custom(bytes: &[u8]) -> bool {
     !bytes.starts_with(b"{\"kind\"")
 }
 
-// covers: storage-api/VER-06
+// covers: storage-api/VER-13
 #[test]
 fn objects_of_built_in_kinds_come_out_as_they_were_stored() {
     let mut count = 0;
@@ -65,6 +65,7 @@ fn custom_resources_come_out_sorted() {
     assert_eq!(count, 4);
 }
 
+// covers: storage-api/VER-06, storage-api/VER-07
 #[test]
 fn a_served_object_is_stored_without_its_resource_version() {
     for recorded in objects() {

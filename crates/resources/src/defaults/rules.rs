@@ -35,6 +35,7 @@ pub(super) fn rule_of(ty: &str) -> Option<Rule> {
         "core.v1.LoadBalancerIngress" => (load_balancer_ingress, false),
         "apps.v1.DeploymentStrategy" => (deployment_strategy, true),
         "apps.v1.DaemonSetUpdateStrategy" => (daemon_set_strategy, true),
+        "apps.v1.StatefulSetSpec" => (stateful_set_spec, false),
         "apps.v1.StatefulSetUpdateStrategy" => (stateful_set_strategy, true),
         "batch.v1.Job" => (job, true),
         "autoscaling.v2.HorizontalPodAutoscalerBehavior" => (autoscaler_behavior, true),
@@ -336,6 +337,14 @@ fn daemon_set_strategy(strategy: &mut Members) {
     {
         set_if_unset(rolling, "maxUnavailable", 1);
         set_if_unset(rolling, "maxSurge", 0);
+    }
+}
+
+/// Claims carry their kind, which protobuf does not store.
+fn stateful_set_spec(spec: &mut Members) {
+    for claim in items(spec, "volumeClaimTemplates") {
+        set(claim, "kind", "PersistentVolumeClaim");
+        set(claim, "apiVersion", "v1");
     }
 }
 
