@@ -117,7 +117,7 @@ fn create(k: &Kubectl, report: &mut Report) {
         k.prints("create serviceaccount robot -n walk", "robot created")
     });
     report.step("create what exists: refused", || {
-        k.fails("create configmap settings -n walk", "AlreadyExists")
+        k.fails("create configmap settings -n walk", "already exists")
     });
     report.step("create in a missing namespace: refused", || {
         k.fails(
@@ -213,7 +213,7 @@ fn read(k: &Kubectl, report: &mut Report) {
         k.prints_exactly(line, "configmap/settings")?;
         k.fails(
             "get configmaps -n walk --field-selector data.colour=blue",
-            "field label not supported",
+            "field selector",
         )
     });
     report.step("get --chunk-size", || {
@@ -316,7 +316,7 @@ fn patch(k: &Kubectl, report: &mut Report) {
                 "patch configmap settings -n walk --type=json -p '{}'",
                 patch.replace("violet", "pink")
             ),
-            "test",
+            "invalid",
         )
     });
     report.step("patch --type=merge", || {
