@@ -1,1 +1,76 @@
 //! A durable, revisioned, watchable key-value engine in this process: Kubernetes-style storage without etcd.
+//!
+//! [`EmbeddedKv`] keeps the promises that etcd gives: one revision counter for all keys, history until compaction, reads
+//! and watches from any kept revision, leases, conditional writes. A write is acknowledged, readable and watchable only
+//! after it is safe on the disk; whatever happens to the process or the machine, an acknowledged write is there when
+//! the store is opened again, with its revision and its history.
+//!
+//! # How it works
+//!
+//! Writes wait in a bounded queue for the one committer thread, which decides a whole group of them, writes it in one
+//! transaction with one fsync, then shows it to readers and watches and answers all. In memory are the key index
+//! (every key with its kept revisions, without values, as a persistent map that readers walk without a lock) and the
+//! most recent records. Reading one of those is a look-up on the caller's own thread; an older value costs a turn on
+//! tokio's blocking threads, because a disk may make it wait. A watch is a cursor: it reads recent records from memory
+//! and older ones from the disk in bounded parts, so a slow one holds no buffer and loses nothing until compaction
+//! passes it.
+//!
+//! History is bounded by time and by bytes ([`HistoryBounds`]). A write that fails on its way to the disk stops the
+//! engine, because nobody can know what the disk has; opening the store again does.
+//!
+//! The same engine without a file, [`EmbeddedConfig::memory`], keeps its values in memory and writes on the caller's
+//! thread; it is all there is without the feature `durable`.
+//!
+//! ```
+//! use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
+//! use apiserver_storage_kv::{Expected, Kv, Lease, WriteOutcome};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let kv = EmbeddedKv::open(EmbeddedConfig::memory()).await?;
+//! let outcome = kv.put_if("/registry/pods/a", "1".into(), Expected::Absent, Lease::None).await?;
+//! let (pair, now) = kv.get("/registry/pods/a", None).await?;
+//! assert!(matches!(outcome, WriteOutcome::Applied(revision) if revision == now));
+//! assert_eq!(pair.map(|pair| pair.value), Some("1".into()));
+//! kv.close().await;
+//! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+//! # }).map_err(|error| error.to_string())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it is not
+//!
+//! One process at a time has a store open; there is no replication. Backups are copies of the closed directory.
+
+mod config;
+mod kv;
+
+mod engine;
+mod error;
+mod group;
+mod identity;
+mod index;
+mod lease;
+mod log;
+mod record;
+
+mod core;
+mod read;
+mod reader;
+mod timer;
+mod watch;
+mod writer;
+
+#[cfg(feature = "durable")]
+mod committer;
+#[cfg(feature = "durable")]
+mod disk;
+#[cfg(feature = "durable")]
+mod medium;
+
+pub use self::config::{EmbeddedConfig, HistoryBounds};
+pub use self::kv::EmbeddedKv;
+#[cfg(feature = "durable")]
+pub use self::medium::Medium;
+
+/// The object store on this engine.
+pub type EmbeddedStore = apiserver_storage_kv::KvStore<EmbeddedKv>;

@@ -1,0 +1,202 @@
+//! The committer thread: drains the queue into one group, commits it, shows it, and answers everybody in it.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use apiserver_storage_api::time::Clock;
+use apiserver_storage_kv::{KvError, KvResult};
+
+use crate::core::{Answer, now};
+use crate::disk::Disk;
+use crate::engine::Engine;
+use crate::error::Trouble;
+use crate::writer::{Decision, Op, Writer};
+
+/// Requests that wait; a caller beyond that waits for a place.
+const QUEUE: usize = 256;
+/// Bytes of keys and values after which a group is full.
+const BYTES_PER_GROUP: usize = 16 << 20;
+
+type Reply = oneshot::Sender<KvResult<Answer>>;
+
+struct Request {
+    op: Op,
+    reply: Reply,
+}
+
+/// The callers' side of the committer thread.
+pub(crate) struct Committer {
+    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Committer {
+    /// Starts the thread.
+    pub(crate) fn start(engine: Arc<Engine>, disk: Arc<Disk>, writer: Writer, clock: Arc<dyn Clock>) -> KvResult<Self> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (ending, ended) = watch::channel(false);
+        let thread = Thread {
+            engine,
+            disk,
+            writer,
+            clock,
+            queue: receiver,
+        };
+        std::thread::Builder::new()
+            .name("embedded-commit".to_owned())
+            .spawn(move || {
+                thread.run_to_end();
+                // Nobody may be waiting for it.
+                let _ = ending.send(true);
+            })
+            .map_err(|error| KvError::from(Trouble::Thread(Box::new(error))))?;
+        Ok(Self {
+            queue: Mutex::new(Some(sender)),
+            ended,
+        })
+    }
+
+    pub(crate) async fn apply(&self, engine: &Engine, op: Op) -> KvResult<Answer> {
+        let queue = self.queue.lock().clone().ok_or(KvError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        if queue.send(Request { op, reply }).await.is_err() {
+            engine.check()?;
+            return Err(KvError::Closed);
+        }
+        // The queue stays open for this request until it is answered.
+        let answer = answer.await;
+        drop(queue);
+        answer.unwrap_or_else(|_| Err(KvError::OutcomeUnknown(Box::new(Trouble::Unanswered))))
+    }
+
+    /// Closes the queue and waits until the thread has worked it off and ended.
+    pub(crate) async fn close(&self) {
+        drop(self.queue.lock().take());
+        let mut ended = self.ended.clone();
+        // An error means that the thread is gone, which is what is waited for.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl fmt::Debug for Committer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committer")
+            .field("ended", &*self.ended.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+struct Thread {
+    engine: Arc<Engine>,
+    disk: Arc<Disk>,
+    writer: Writer,
+    clock: Arc<dyn Clock>,
+    queue: mpsc::Receiver<Request>,
+}
+
+impl Thread {
+    fn run_to_end(mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            self.engine.stop("the committer thread panicked");
+        }
+        // Those who still wait in the queue learn that surely nothing of theirs was written.
+        self.queue.close();
+        while let Some(request) = self.queue.blocking_recv() {
+            let refused = self.engine.check().err().unwrap_or(KvError::Closed);
+            let _ = request.reply.send(Err(refused));
+        }
+        self.engine.close();
+        self.disk.close();
+    }
+
+    fn run(&mut self) {
+        while let Some(requests) = self.receive() {
+            if self.commit(requests).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next requests, waiting for one unless there is other work. `None` when no more can come.
+    fn receive(&mut self) -> Option<Vec<Request>> {
+        let mut requests = Vec::new();
+        if !self.writer.has_backlog() {
+            requests.push(self.queue.blocking_recv()?);
+        }
+        let mut bytes: usize = requests.iter().map(|request| request.op.bytes()).sum();
+        while requests.len() < QUEUE && bytes < BYTES_PER_GROUP {
+            match self.queue.try_recv() {
+                Ok(request) => {
+                    bytes += request.op.bytes();
+                    requests.push(request);
+                }
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) if requests.is_empty() => return None,
+                Err(mpsc::error::TryRecvError::Disconnected) => break,
+            }
+        }
+        Some(requests)
+    }
+
+    /// One group. Fails when the engine must not go on.
+    fn commit(&mut self, requests: Vec<Request>) -> Result<(), ()> {
+        let mut group = self.writer.begin();
+        let expiry = self.writer.next_expiry();
+        let time = now(&*self.clock);
+        let decided: Vec<(Reply, KvResult<Decision>)> = requests
+            .into_iter()
+            .map(|request| (request.reply, self.writer.decide(request.op, time, &mut group)))
+            .collect();
+        if !group.is_empty() {
+            if let Err(error) = self.disk.commit(&group) {
+                self.fail(decided, error);
+                return Err(());
+            }
+            self.engine.publish(&self.writer, &group);
+        }
+        if self.writer.next_expiry() != expiry {
+            self.engine.timer.notify_one();
+        }
+        for (reply, decision) in decided {
+            let answer = decision.and_then(|decision| self.engine.answer(decision, &group));
+            // A caller that has left does not want to know.
+            let _ = reply.send(answer);
+        }
+        Ok(())
+    }
+
+    /// A commit failed: what the disk has of it is open, so nothing goes on, and nobody learns more than that.
+    fn fail(&self, decided: Vec<(Reply, KvResult<Decision>)>, error: KvError) {
+        let reason = describe(&error);
+        self.engine.stop(&reason);
+        for (reply, decision) in decided {
+            let stopped = Trouble::Stopped {
+                reason: Arc::from(reason.as_str()),
+            };
+            let answer = match decision {
+                Ok(Decision::Applied(_) | Decision::Coordinated(true) | Decision::Compacted) => {
+                    KvError::OutcomeUnknown(Box::new(stopped))
+                }
+                // Nothing was to be written; but what was found may be part of what failed.
+                Ok(_) => stopped.into(),
+                Err(error) => error,
+            };
+            let _ = reply.send(Err(answer));
+        }
+    }
+}
+
+/// An error with its causes in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,79 @@
+//! What the data file is stored on, when it is not a plain file: the seam for simulated disks.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// A growable array of bytes that survives a crash up to its last [`sync`](Medium::sync). Writes since then may be
+/// kept, lost or kept in part.
+pub trait Medium: fmt::Debug + Send + Sync + 'static {
+    /// Bytes it has.
+    ///
+    /// # Errors
+    ///
+    /// When the medium fails; so for all of them.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether it has no bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Medium::len).
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `out` from `offset` on; reading beyond the end is an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Medium::len).
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Cuts, or grows with zeroes.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Medium::len).
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Writes `data` at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Medium::len).
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Returns when everything written before is safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Medium::len).
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A medium as the storage engine below takes it.
+#[derive(Debug)]
+pub(crate) struct MediumBackend(pub(crate) Arc<dyn Medium>);
+
+impl redb::StorageBackend for MediumBackend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
