@@ -7,6 +7,9 @@ use crate::process;
 use crate::tools;
 use crate::workspace::Workspace;
 
+/// Compares public APIs, pinned.
+const CARGO_SEMVER_CHECKS: (&str, &str) = ("cargo-semver-checks@0.51.0", "cargo-semver-checks");
+
 /// What every published package must say about itself.
 const FIELDS: [&str; 5] = ["description", "license", "repository", "readme", "rust_version"];
 
@@ -48,9 +51,25 @@ pub(crate) fn run(workspace: &Workspace, only_check: bool) -> Result<()> {
         for package in &packages {
             check_contents(workspace, package)?;
         }
+        check_semver(workspace)?;
         println!("publish: {} packages could be published", packages.len());
     }
     Ok(())
+}
+
+/// Compares the public API with the last release, if there was one.
+fn check_semver(workspace: &Workspace) -> Result<()> {
+    let mut describe = process::command("git", &["describe", "--tags", "--match", "v*", "--abbrev=0", "HEAD^"]);
+    let Ok(tag) = process::output(describe.current_dir(workspace.root())) else {
+        println!("publish: no release yet, so no public API to compare with");
+        return Ok(());
+    };
+    let tool = tools::cargo_tool(workspace, CARGO_SEMVER_CHECKS.0, CARGO_SEMVER_CHECKS.1, &[])?;
+    let mut check = std::process::Command::new(tool);
+    check
+        .current_dir(workspace.root())
+        .env("PROTOC", tools::protoc(workspace)?);
+    process::run(check.args(["semver-checks", "--workspace", "--baseline-rev", tag.trim()]))
 }
 
 fn is_published(package: &Value) -> bool {

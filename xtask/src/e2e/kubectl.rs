@@ -17,8 +17,8 @@ const CALL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Kubectl {
     program: PathBuf,
-    /// None: no `--server`, so that it goes where a bare kubectl goes.
-    server: Option<String>,
+    /// Flags before every command line; without `--server` it goes where a bare kubectl goes.
+    flags: Vec<String>,
     home: PathBuf,
 }
 
@@ -27,11 +27,18 @@ impl Kubectl {
     pub(super) fn new(program: &Path, server: Option<String>, folder: &Path) -> Result<Self> {
         let home = folder.join(format!("home-{}", process::next_number()));
         std::fs::create_dir_all(&home).context("cannot create a home for kubectl")?;
+        let flags = server.map(|server| format!("--server={server}")).into_iter().collect();
         Ok(Self {
             program: program.to_owned(),
-            server,
+            flags,
             home,
         })
+    }
+
+    /// The same with further flags before every command line.
+    pub(super) fn with_flags(mut self, flags: &[String]) -> Self {
+        self.flags.extend_from_slice(flags);
+        self
     }
 
     fn command(&self, line: &str) -> Command {
@@ -46,9 +53,7 @@ impl Kubectl {
         ] {
             command.env_remove(name);
         }
-        if let Some(server) = &self.server {
-            command.arg(format!("--server={server}"));
-        }
+        command.args(&self.flags);
         command.args(words(line));
         command
     }

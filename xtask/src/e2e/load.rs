@@ -177,8 +177,9 @@ fn follow(http: Http, stop: &AtomicBool, seen: &Mutex<Seen>) {
         let mut watch = match http.watch(&path) {
             Ok(watch) => watch,
             Err(error) => {
-                // No connection is a dead server; an answer that says no is a broken promise.
-                if error.to_string().contains("refused with 4") {
+                // No connection is a dead server, and 429 asks to come again; any other no is a broken promise.
+                let text = error.to_string();
+                if text.contains("refused with 4") && !text.contains("refused with 429") {
                     lock().wrong = Some(format!("resume from {from}: {error:#}"));
                 }
                 process::pause(AGAIN);

@@ -74,6 +74,8 @@ const SCENARIOS: &[Scenario] = &[
     }),
     ("bare kubectl on the default address", small::bare_kubectl),
     ("refusals and shutdown", small::refusals_and_shutdown),
+    ("HTTPS with tokens", small::https_with_tokens),
+    ("stored as CBOR", small::stored_as_cbor),
     ("kill -9 under load, embedded store", |world, report| {
         crash::run(world, report, Kind::Embedded)
     }),

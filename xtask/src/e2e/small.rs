@@ -4,7 +4,8 @@ use std::net::TcpListener;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::backend::data_directory;
+use super::backend::{self, data_directory};
+use super::certificates::Certificates;
 use super::kubectl::Kubectl;
 use super::report::{contains, same};
 use super::server::{self, Server};
@@ -95,6 +96,74 @@ pub(super) fn refusals_and_shutdown(world: &World<'_>, report: &mut Report) -> R
             }
         },
     );
+    Ok(())
+}
+
+/// HTTPS with a certificate and tokens: the way of serving that is allowed everywhere.
+pub(super) fn https_with_tokens(world: &World<'_>, report: &mut Report) -> Result<()> {
+    let files = report.need("make certificates", || {
+        Certificates::make(&world.folder.join("certificates"))
+    })?;
+    let tokens = world.folder.join("tokens.csv");
+    std::fs::write(&tokens, "let-me-in,alice,1,\"system:masters\"\n")?;
+    let secure_port = server::free_port()?;
+    let flags = vec![
+        "--storage-backend=memory".to_owned(),
+        format!("--secure-port={secure_port}"),
+        format!("--tls-cert-file={}", files.certificate.display()),
+        format!("--tls-private-key-file={}", files.key.display()),
+        format!("--token-auth-file={}", tokens.display()),
+    ];
+    let _server = report.need("start the server with HTTPS and a token file", || {
+        Server::start(world.server, &world.folder, "server", flags)
+    })?;
+    let kubectl = |token: &str| -> Result<Kubectl> {
+        let url = format!("https://127.0.0.1:{secure_port}");
+        let authority = format!("--certificate-authority={}", files.authority.display());
+        let kubectl = Kubectl::new(&world.tools.kubectl, Some(url), &world.folder)?;
+        Ok(kubectl.with_flags(&[authority, format!("--token={token}")]))
+    };
+    report.step("kubectl with the token works over HTTPS", || {
+        let k = kubectl("let-me-in")?;
+        k.run("create configmap over-tls --from-literal=a=b")?;
+        k.prints_exactly("get configmap over-tls -o jsonpath={.data.a}", "b")
+    });
+    report.step("another token is refused", || {
+        kubectl("guessed")?.fails("get configmaps", "Unauthorized")
+    });
+    Ok(())
+}
+
+/// The other stored form: CBOR is written on request, and both forms are read whatever is written.
+pub(super) fn stored_as_cbor(world: &World<'_>, report: &mut Report) -> Result<()> {
+    let etcd = report.need("start etcd", || backend::etcd(world, 1, None))?;
+    let start = |name: &str, media_type: &str| -> Result<(Server, Kubectl)> {
+        let mut flags = etcd.flags();
+        flags.push(format!("--storage-media-type={media_type}"));
+        let server = Server::start(world.server, &world.folder, name, flags)?;
+        let kubectl = Kubectl::new(&world.tools.kubectl, Some(server.url()), &world.folder)?;
+        Ok((server, kubectl))
+    };
+    let stored = |name: &str| {
+        etcd.ctl(&[
+            "get",
+            &format!("/registry/configmaps/default/{name}"),
+            "--print-value-only",
+            "--hex",
+        ])
+    };
+    let (mut server, k) = report.need("start the server with JSON", || start("json", "application/json"))?;
+    report.step("JSON is stored", || {
+        k.run("create configmap first --from-literal=a=b")?;
+        contains(&stored("first")?, "\\x7b\\x22")
+    });
+    server.kill();
+    let (_server, k) = report.need("start the server with CBOR", || start("cbor", "application/cbor"))?;
+    report.step("CBOR is stored, and both are read", || {
+        k.run("create configmap second --from-literal=a=b")?;
+        contains(&stored("second")?, "\\xd9\\xd9\\xf7")?;
+        k.prints_exactly("get configmaps first second -o jsonpath={.items[*].data.a}", "b b")
+    });
     Ok(())
 }
 
