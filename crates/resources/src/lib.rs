@@ -26,3 +26,6 @@ pub mod merge;
 pub mod types;
 pub mod validation;
 pub mod wire;
+pub mod convert;
+pub mod normalizer;
+pub mod selectable;

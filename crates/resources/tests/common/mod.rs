@@ -101,3 +101,11 @@ pub fn assert_same_text(name: &str, have: &[u8], want: &[u8]) {
         );
     }
 }
+
+/// The recorded cases as they are: with `also_served_as` and the like.
+pub fn cases() -> Vec<Value> {
+    files()
+        .iter()
+        .flat_map(|path| parse(path)["cases"].as_array().expect("cases").clone())
+        .collect()
+}

@@ -21,7 +21,8 @@ fn broken(what: &str) -> WireError {
 pub(super) enum Payload<'a> {
     Varint(u64),
     Fixed64(u64),
-    Fixed32(u32),
+    /// No type has one; they are skipped.
+    Fixed32,
     Bytes(&'a [u8]),
 }
 
@@ -77,7 +78,10 @@ impl<'a> Reader<'a> {
                 let length = usize::try_from(self.varint()?).map_err(|_| broken("a length is too large"))?;
                 Payload::Bytes(self.take(length)?)
             }
-            5 => Payload::Fixed32(u32::from_le_bytes(self.array()?)),
+            5 => {
+                self.take(4)?;
+                Payload::Fixed32
+            }
             // Groups were never used.
             _ => return Err(broken("a tag has an invalid wire type")),
         };
@@ -354,7 +358,7 @@ fn scalar_value(shape: &Shape, payload: Payload<'_>) -> Result<Value> {
             Payload::Fixed64(bits) => Number::from_f64(f64::from_bits(bits))
                 .map(Value::Number)
                 .ok_or_else(|| WireError::Shape(ShapeError::new("a finite number", "another one")))?,
-            Payload::Fixed32(_) | Payload::Varint(_) | Payload::Bytes(_) => {
+            Payload::Fixed32 | Payload::Varint(_) | Payload::Bytes(_) => {
                 return Err(broken("something else stands where a number belongs"));
             }
         },
