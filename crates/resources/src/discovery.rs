@@ -75,6 +75,17 @@ pub fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(&digest[..8])
 }
 
+/// Group and version in which upstream stores a built-in kind, where that is not the one in which it is served.
+fn stored_as(entry: &ResourceEntry) -> (&str, &str) {
+    match (entry.group.as_str(), entry.kind.as_str()) {
+        ("events.k8s.io", "Event") => ("", "v1"),
+        (group @ "autoscaling", "HorizontalPodAutoscaler") => (group, "v2"),
+        (group @ "apiextensions.k8s.io", "CustomResourceDefinition") => (group, "v1beta1"),
+        (group, "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding") => (group, "v1beta1"),
+        (group, _) => (group, &entry.version),
+    }
+}
+
 fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
@@ -99,7 +110,10 @@ impl ServedResource {
                 .iter()
                 .map(|sub| ServedSubresource::builtin(entry, sub))
                 .collect(),
-            storage_version_hash: stored.then(|| storage_version_hash(&entry.group, &entry.version, &entry.kind)),
+            storage_version_hash: stored.then(|| {
+                let (group, version) = stored_as(entry);
+                storage_version_hash(group, version, &entry.kind)
+            }),
         }
     }
 
@@ -508,6 +522,8 @@ mod tests {
         assert_eq!(document["resources"][0]["storageVersionHash"], "wqegPM/aSxM=");
         assert_eq!(document["resources"][1]["name"], "widgets/status");
         assert_eq!(api_resource_list(&custom(), "golden.example.dev", "v2"), None);
+        let document = api_resource_list(&builtin(), "events.k8s.io", "v1").expect("events are served");
+        assert_eq!(document["resources"][0]["storageVersionHash"], "r2yiGXH7wu8=");
     }
 
     // covers: apiserver-http/DISC-01, apiserver-http/DISC-02, apiserver-http/DISC-03, apiserver-http/AGD-06

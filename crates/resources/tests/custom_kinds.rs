@@ -208,14 +208,14 @@ fn an_update_is_not_blamed_for_what_it_leaves_alone() {
 #[test]
 fn logical_combinations_are_checked() {
     use apiserver_resources::crd::Schema;
-    use apiserver_resources::validation::Path;
+    use apiserver_resources::validation::FieldPath;
     let schema = Schema::parse(&json!({"type": "object", "properties": {
         "any": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string", "pattern": "%$"}]},
         "one": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
         "all": {"type": "integer", "allOf": [{"minimum": 1}, {"multipleOf": 2}]},
         "not": {"type": "string", "not": {"enum": ["bad"]}},
         "list": {"type": "array", "items": {"type": "integer", "format": "int32"}, "minItems": 1, "uniqueItems": true},
-        "map": {"type": "object", "additionalProperties": {"type": "string", "minLength": 2}, "maxProperties": 1}}}), &Path::root()).unwrap();
+        "map": {"type": "object", "additionalProperties": {"type": "string", "minLength": 2}, "maxProperties": 1}}}), &FieldPath::root()).unwrap();
     let fields = |value: Value| -> Vec<String> { schema.validate(&value, None).iter().map(ToString::to_string).collect() };
     assert!(fields(json!({"any": "50%", "one": {"a": "x"}, "all": 4, "not": "good", "list": [1, 2], "map": {"k": "vv"}})).is_empty());
     let got = fields(json!({"any": "x", "one": {"a": "x", "b": "y"}, "all": 3, "not": "bad", "list": [3_000_000_000_i64, 1, 1], "map": {"k": "v", "l": "vv"}}));

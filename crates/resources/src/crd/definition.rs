@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::validation::names::{is_dns1035_label, is_dns1123_subdomain};
-use crate::validation::{FieldError, Path};
+use crate::validation::{FieldError, FieldPath};
 
 use super::schema::Schema;
 
@@ -102,7 +102,7 @@ impl CustomKind {
     pub fn parse(definition: &Value) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let spec = definition.get("spec").unwrap_or(&Value::Null);
-        let at = Path::new("spec");
+        let at = FieldPath::new("spec");
         let group = text(spec, "group");
         if group.is_empty() {
             errors.push(FieldError::required(&at.child("group"), ""));
@@ -126,7 +126,7 @@ impl CustomKind {
         if name != format!("{}.{group}", names.plural) {
             let detail = "must be spec.names.plural+\".\"+spec.group";
             errors.push(FieldError::invalid(
-                &Path::new("metadata").child("name"),
+                &FieldPath::new("metadata").child("name"),
                 name.as_str(),
                 detail,
             ));
@@ -188,7 +188,7 @@ fn texts(value: &Value, name: &str) -> Vec<String> {
     items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn read_names(value: &Value, at: &Path, errors: &mut Vec<FieldError>) -> CustomNames {
+fn read_names(value: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) -> CustomNames {
     let (plural, kind) = (text(value, "plural"), text(value, "kind"));
     let or = |given: String, default: String| if given.is_empty() { default } else { given };
     let names = CustomNames {
@@ -234,7 +234,7 @@ fn read_names(value: &Value, at: &Path, errors: &mut Vec<FieldError>) -> CustomN
     names
 }
 
-fn check_conversion(spec: &Value, at: &Path, errors: &mut Vec<FieldError>) {
+fn check_conversion(spec: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) {
     let strategy = spec
         .pointer("/conversion/strategy")
         .and_then(Value::as_str)
@@ -255,7 +255,7 @@ fn read_versions(
     spec: &Value,
     names: &CustomNames,
     group: &str,
-    at: &Path,
+    at: &FieldPath,
     errors: &mut Vec<FieldError>,
 ) -> Vec<CustomVersion> {
     let at = at.child("versions");
@@ -294,7 +294,7 @@ fn read_version(
     name: String,
     names: &CustomNames,
     group: &str,
-    path: &Path,
+    path: &FieldPath,
     errors: &mut Vec<FieldError>,
 ) -> CustomVersion {
     let flag = |name: &str| item.get(name).and_then(Value::as_bool).unwrap_or(false);
@@ -345,7 +345,7 @@ fn read_version(
     }
 }
 
-fn read_scale(scale: &Value, at: &Path, errors: &mut Vec<FieldError>) -> ScalePaths {
+fn read_scale(scale: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) -> ScalePaths {
     for (name, root) in [("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")] {
         let path = text(scale, name);
         if path.is_empty() {

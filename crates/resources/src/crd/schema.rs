@@ -6,7 +6,7 @@ use std::sync::Arc;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::validation::{FieldError, Path};
+use crate::validation::{FieldError, FieldPath};
 
 /// A type name of JSON schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Schema {
     ///
     /// # Errors
     /// Every place at which the schema is not structural.
-    pub fn parse(value: &Value, path: &Path) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(value: &Value, path: &FieldPath) -> Result<Self, Vec<FieldError>> {
         let mut reader = Reader {
             errors: Vec::new(),
             in_logic: false,
@@ -182,7 +182,7 @@ impl Schema {
 }
 
 impl Reader {
-    fn read(&mut self, value: &Value, path: &Path) -> Schema {
+    fn read(&mut self, value: &Value, path: &FieldPath) -> Schema {
         let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
         let kind = value
             .get("type")
@@ -213,7 +213,7 @@ impl Reader {
         schema
     }
 
-    fn check_type(&mut self, kind: Option<&str>, schema: &Schema, path: &Path) {
+    fn check_type(&mut self, kind: Option<&str>, schema: &Schema, path: &FieldPath) {
         let at = path.child("type");
         match kind {
             Some(text) if schema.kind.is_none() => {
@@ -235,7 +235,7 @@ impl Reader {
         }
     }
 
-    fn read_children(&mut self, value: &Value, path: &Path, schema: &mut Schema) {
+    fn read_children(&mut self, value: &Value, path: &FieldPath, schema: &mut Schema) {
         if value.get("$ref").is_some() {
             self.errors
                 .push(FieldError::forbidden(&path.child("$ref"), "must not be set"));
@@ -277,7 +277,7 @@ impl Reader {
         }
     }
 
-    fn check_lists(&mut self, schema: &Schema, path: &Path) {
+    fn check_lists(&mut self, schema: &Schema, path: &FieldPath) {
         let Some(list_type) = &schema.list_type else { return };
         let at = path.child("x-kubernetes-list-type");
         if !matches!(list_type.as_str(), "atomic" | "set" | "map") {
@@ -296,7 +296,7 @@ impl Reader {
         }
     }
 
-    fn read_rules(&mut self, value: &Value, path: &Path) -> Rules {
+    fn read_rules(&mut self, value: &Value, path: &FieldPath) -> Rules {
         let number = |name: &str| value.get(name).and_then(Value::as_f64);
         let count = |name: &str| value.get(name).and_then(Value::as_u64);
         let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
@@ -331,7 +331,7 @@ impl Reader {
         }
     }
 
-    fn pattern(&mut self, value: &Value, path: &Path) -> Option<Arc<Pattern>> {
+    fn pattern(&mut self, value: &Value, path: &FieldPath) -> Option<Arc<Pattern>> {
         let text = value.get("pattern")?.as_str()?.to_owned();
         match Regex::new(&text) {
             Ok(regex) => Some(Arc::new(Pattern { text, regex })),
@@ -347,7 +347,7 @@ impl Reader {
         }
     }
 
-    fn alternatives(&mut self, value: &Value, name: &str, path: &Path) -> Vec<Schema> {
+    fn alternatives(&mut self, value: &Value, name: &str, path: &FieldPath) -> Vec<Schema> {
         let at = path.child(name);
         let Some(list) = value.get(name).and_then(Value::as_array) else {
             return Vec::new();
@@ -358,7 +358,7 @@ impl Reader {
             .collect()
     }
 
-    fn logic(&mut self, value: &Value, path: &Path) -> Schema {
+    fn logic(&mut self, value: &Value, path: &FieldPath) -> Schema {
         let outer = std::mem::replace(&mut self.in_logic, true);
         let schema = self.read(value, path);
         self.in_logic = outer;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::gofmt;
 use crate::validation::metadata::{NameRule, validate_meta, validate_meta_update};
-use crate::validation::{FieldError, Path};
+use crate::validation::{FieldError, FieldPath};
 
 use super::definition::{CustomKind, CustomVersion, ScalePaths};
 use super::formats;
@@ -70,7 +70,7 @@ fn type_meta(kind: &CustomKind, version: &CustomVersion, object: &Value) -> Vec<
     for (name, want) in [("kind", kind.names.kind.as_str()), ("apiVersion", api_version.as_str())] {
         if text(name) != want {
             errors.push(FieldError::invalid(
-                &Path::new(name),
+                &FieldPath::new(name),
                 text(name),
                 format!("must be {want}"),
             ));
@@ -113,7 +113,7 @@ fn go_type(value: &Value) -> &'static str {
 }
 
 fn replicas(path: &str, object: &Value, errors: &mut Vec<FieldError>) {
-    let at = Path::new(path);
+    let at = FieldPath::new(path);
     let value = match nested(object, path) {
         Ok(None) => return,
         Ok(Some(value)) => value,
@@ -144,12 +144,12 @@ fn scale_status(scale: &ScalePaths, object: &Value, errors: &mut Vec<FieldError>
     replicas(&scale.status_replicas, object, errors);
     let Some(path) = &scale.label_selector else { return };
     match nested(object, path) {
-        Err(text) => errors.push(FieldError::invalid(&Path::new(path), "", text)),
+        Err(text) => errors.push(FieldError::invalid(&FieldPath::new(path), "", text)),
         Ok(Some(value)) if !value.is_string() => {
             let dotted = format!(".{}", path.trim_start_matches('.'));
             let (shown, kind) = (gofmt::plain(value), go_type(value));
             let detail = format!("{dotted} accessor error: {shown} is of the type {kind}, expected string");
-            errors.push(FieldError::invalid(&Path::new(path), "", detail));
+            errors.push(FieldError::invalid(&FieldPath::new(path), "", detail));
         }
         Ok(_) => {}
     }
@@ -168,7 +168,7 @@ impl Schema {
     /// Validates that sets and lists with keys hold each item once.
     pub fn validate_lists(&self, value: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        lists(self, value, &Path::root(), &mut errors);
+        lists(self, value, &FieldPath::root(), &mut errors);
         errors
     }
 }
@@ -178,8 +178,8 @@ struct Check {
 }
 
 /// The text path of messages (`spec.size`) as a field path.
-fn at(path: &str) -> Path {
-    Path::new(path.trim_start_matches('.'))
+fn at(path: &str) -> FieldPath {
+    FieldPath::new(path.trim_start_matches('.'))
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -481,7 +481,7 @@ fn counterpart<'v>(schema: &Schema, item: &Value, old: &'v [Value]) -> Option<&'
         .find(|other| schema.list_map_keys.iter().all(|key| other.get(key) == item.get(key)))
 }
 
-fn lists(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+fn lists(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
     match value {
         Value::Array(items) => {
             match schema.list_type.as_deref() {
@@ -509,7 +509,7 @@ fn lists(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldErro
 }
 
 /// Reports the second appearance of each item that appears more than once.
-fn duplicates(items: &[Value], path: &Path, errors: &mut Vec<FieldError>) {
+fn duplicates(items: &[Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
     let mut seen: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
     for (index, item) in items.iter().enumerate() {
         let times = seen.entry(item.to_string()).or_default();
@@ -520,7 +520,7 @@ fn duplicates(items: &[Value], path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn list_map(schema: &Schema, items: &[Value], path: &Path, errors: &mut Vec<FieldError>) {
+fn list_map(schema: &Schema, items: &[Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
     let stranger = items.iter().position(|item| !item.is_object() && !item.is_null());
     if let Some(index) = stranger {
         let detail = "must be an object for an array of list-type map";

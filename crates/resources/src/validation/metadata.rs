@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::field::{FieldError, FieldErrorKind, Path};
 use super::names;
+use super::{FieldError, FieldErrorKind, FieldPath};
 use crate::types::{Form, Shape, TypeRegistry};
 
 /// The most that all annotations of an object may hold together, keys and values, in bytes.
@@ -66,7 +66,7 @@ fn list<'v>(map: &'v Map<String, Value>, name: &str) -> &'v [Value] {
 #[must_use]
 pub fn validate_meta(object: &Value, namespaced: bool, rule: NameRule, kube_finalizers: bool) -> Vec<FieldError> {
     let meta = meta(object);
-    let at = Path::new("metadata");
+    let at = FieldPath::new("metadata");
     let mut errors = Vec::new();
     let (name, prefix) = (text(meta, "name"), text(meta, "generateName"));
     if !prefix.is_empty() {
@@ -122,7 +122,7 @@ pub fn validate_common(object: &Value, namespaced: bool) -> Vec<FieldError> {
 #[must_use]
 pub fn validate_meta_update(object: &Value, old: &Value) -> Vec<FieldError> {
     let (new, old) = (meta(object), meta(old));
-    let at = Path::new("metadata");
+    let at = FieldPath::new("metadata");
     let mut errors = Vec::new();
     if !text(old, "deletionTimestamp").is_empty() {
         no_new_finalizers(new, old, &at.child("finalizers"), &mut errors);
@@ -170,7 +170,7 @@ pub fn validate_meta_update(object: &Value, old: &Value) -> Vec<FieldError> {
 /// The text for a field that must not change.
 pub const IMMUTABLE: &str = "field is immutable";
 
-fn namespace(meta: &Map<String, Value>, namespaced: bool, at: &Path, errors: &mut Vec<FieldError>) {
+fn namespace(meta: &Map<String, Value>, namespaced: bool, at: &FieldPath, errors: &mut Vec<FieldError>) {
     let namespace = text(meta, "namespace");
     let at = at.child("namespace");
     if !namespaced {
@@ -190,7 +190,7 @@ fn namespace(meta: &Map<String, Value>, namespaced: bool, at: &Path, errors: &mu
 }
 
 /// Validates a map of labels.
-pub(crate) fn labels(labels: Option<&Value>, at: &Path, errors: &mut Vec<FieldError>) {
+pub(crate) fn labels(labels: Option<&Value>, at: &FieldPath, errors: &mut Vec<FieldError>) {
     let Some(labels) = labels.and_then(Value::as_object) else {
         return;
     };
@@ -209,7 +209,7 @@ pub(crate) fn labels(labels: Option<&Value>, at: &Path, errors: &mut Vec<FieldEr
     }
 }
 
-fn annotations(meta: &Map<String, Value>, at: &Path, errors: &mut Vec<FieldError>) {
+fn annotations(meta: &Map<String, Value>, at: &FieldPath, errors: &mut Vec<FieldError>) {
     let Some(annotations) = meta.get("annotations").and_then(Value::as_object) else {
         return;
     };
@@ -228,7 +228,7 @@ fn annotations(meta: &Map<String, Value>, at: &Path, errors: &mut Vec<FieldError
     }
 }
 
-fn owner_references(meta: &Map<String, Value>, at: &Path, errors: &mut Vec<FieldError>) {
+fn owner_references(meta: &Map<String, Value>, at: &FieldPath, errors: &mut Vec<FieldError>) {
     let references = list(meta, "ownerReferences");
     let mut controller: Option<String> = None;
     for reference in references {
@@ -284,7 +284,7 @@ fn show_reference(reference: &Value) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
-fn finalizers(meta: &Map<String, Value>, at: &Path, errors: &mut Vec<FieldError>) {
+fn finalizers(meta: &Map<String, Value>, at: &FieldPath, errors: &mut Vec<FieldError>) {
     let finalizers = list(meta, "finalizers");
     for finalizer in finalizers.iter().filter_map(Value::as_str) {
         errors.extend(
@@ -305,7 +305,7 @@ fn is_standard_finalizer(name: &str) -> bool {
 }
 
 /// The rule of built-in kinds for finalizers without a domain.
-pub(crate) fn known_finalizers(meta: &Map<String, Value>, at: &Path, errors: &mut Vec<FieldError>) {
+pub(crate) fn known_finalizers(meta: &Map<String, Value>, at: &FieldPath, errors: &mut Vec<FieldError>) {
     for (index, finalizer) in list(meta, "finalizers").iter().enumerate() {
         let finalizer = finalizer.as_str().unwrap_or_default();
         if !finalizer.contains('/') && !is_standard_finalizer(finalizer) {
@@ -319,7 +319,11 @@ pub(crate) fn known_finalizers(meta: &Map<String, Value>, at: &Path, errors: &mu
 #[must_use]
 pub fn validate_kube_meta_update(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = validate_meta_update(object, old);
-    known_finalizers(meta(object), &Path::new("metadata").child("finalizers"), &mut errors);
+    known_finalizers(
+        meta(object),
+        &FieldPath::new("metadata").child("finalizers"),
+        &mut errors,
+    );
     errors
 }
 
@@ -344,7 +348,7 @@ pub fn finalizer_warnings(object: &Value) -> Vec<String> {
     warnings
 }
 
-fn no_new_finalizers(new: &Map<String, Value>, old: &Map<String, Value>, at: &Path, errors: &mut Vec<FieldError>) {
+fn no_new_finalizers(new: &Map<String, Value>, old: &Map<String, Value>, at: &FieldPath, errors: &mut Vec<FieldError>) {
     let old = list(old, "finalizers");
     let mut added: Vec<&str> = list(new, "finalizers")
         .iter()
@@ -363,7 +367,7 @@ fn no_new_finalizers(new: &Map<String, Value>, old: &Map<String, Value>, at: &Pa
     }
 }
 
-fn managed_fields(meta: &Map<String, Value>, at: &Path, errors: &mut Vec<FieldError>) {
+fn managed_fields(meta: &Map<String, Value>, at: &FieldPath, errors: &mut Vec<FieldError>) {
     for (index, entry) in list(meta, "managedFields").iter().enumerate() {
         let at = at.index(index);
         let part = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -387,7 +391,7 @@ fn managed_fields(meta: &Map<String, Value>, at: &Path, errors: &mut Vec<FieldEr
 
 /// Faults of the name of a field manager.
 #[must_use]
-pub fn field_manager(name: &str, at: &Path) -> Vec<FieldError> {
+pub fn field_manager(name: &str, at: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if name.len() > 128 {
         errors.push(FieldError::too_long(at, 128));

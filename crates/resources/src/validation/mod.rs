@@ -3,9 +3,8 @@
 //! All functions take whole objects as values and give field errors in upstream's order, with upstream's fields and texts. An empty
 //! list is a valid object. What a kind's rules are is looked up by group and kind in [`rules_of`].
 
-mod field;
 pub mod metadata;
 pub mod names;
 
-pub use field::{FieldError, FieldErrorKind, Path, aggregate};
+pub use apiserver_registry::{FieldError, FieldErrorKind, FieldPath, aggregate};
 pub use metadata::NameRule;
