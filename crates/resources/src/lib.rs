@@ -30,3 +30,8 @@ pub mod wire;
 pub mod convert;
 pub mod normalizer;
 pub mod selectable;
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

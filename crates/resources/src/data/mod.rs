@@ -4,17 +4,15 @@
 //! the fields of the same name; a type or field that only they have is an error of the data, apart from the names
 //! below.
 
+mod files;
+
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
+use self::files::{Defaults, RichField, Schemas, Wire, WireField, WireType};
 use crate::types::{
     Field, Form, Gvk, ListType, MapType, PatchStrategy, ResourceEntry, Shape, Slot, Tag, Type, TypeId, TypeRegistry,
-    Union,
 };
 
 static WIRE: &str = include_str!("../../data/wire.json");
@@ -46,123 +44,6 @@ pub(crate) enum LoadError {
     Kind(String),
     #[error("more types than an id can name")]
     TooMany,
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct Wire {
-    kinds: BTreeMap<&'static str, &'static str>,
-    types: BTreeMap<&'static str, WireType>,
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct WireType {
-    #[serde(default)]
-    fields: Option<Vec<WireField>>,
-    #[serde(default)]
-    own_json: bool,
-}
-
-/// `[JSON name, tag, type]` or the same with flags.
-struct WireField {
-    name: &'static str,
-    number: u32,
-    shape: &'static str,
-    flags: &'static str,
-}
-
-impl<'de: 'static> Deserialize<'de> for WireField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Parts;
-        impl<'de: 'static> Visitor<'de> for Parts {
-            type Value = WireField;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("name, tag, type and perhaps flags")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<WireField, A::Error> {
-                let missing = || A::Error::custom("a field has three or four parts");
-                Ok(WireField {
-                    name: parts.next_element()?.ok_or_else(missing)?,
-                    number: parts.next_element()?.ok_or_else(missing)?,
-                    shape: parts.next_element()?.ok_or_else(missing)?,
-                    flags: parts.next_element()?.unwrap_or_default(),
-                })
-            }
-        }
-        deserializer.deserialize_seq(Parts)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct Schemas {
-    types: BTreeMap<&'static str, SchemaType>,
-}
-
-#[derive(Deserialize)]
-struct SchemaType {
-    #[serde(default)]
-    fields: BTreeMap<&'static str, SchemaField>,
-    #[serde(default)]
-    required: Vec<&'static str>,
-    #[serde(rename = "x-kubernetes-map-type", default)]
-    map_type: Option<&'static str>,
-    #[serde(rename = "x-kubernetes-unions", default)]
-    unions: Vec<Union>,
-}
-
-/// A bare type, which `wire.json` knows better, or an object with what else is known.
-#[derive(Default)]
-struct SchemaField(RichField);
-
-impl<'de: 'static> Deserialize<'de> for SchemaField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de: 'static> Visitor<'de> for Either {
-            type Value = SchemaField;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a type or an object with a type")
-            }
-
-            fn visit_str<E: Error>(self, _: &str) -> Result<SchemaField, E> {
-                Ok(SchemaField::default())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SchemaField, A::Error> {
-                RichField::deserialize(MapAccessDeserializer::new(map)).map(SchemaField)
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
-/// What else is known of a field.
-#[derive(Deserialize, Default)]
-struct RichField {
-    #[serde(default)]
-    list: Option<&'static str>,
-    #[serde(default)]
-    keys: Vec<&'static str>,
-    #[serde(default)]
-    map: Option<&'static str>,
-    #[serde(default)]
-    patch: Option<&'static str>,
-    #[serde(rename = "mergeKey", default)]
-    merge_key: Option<&'static str>,
-    #[serde(default)]
-    default: Option<Value>,
-    #[serde(rename = "enum", default)]
-    allowed: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct Defaults {
-    defaults: HashMap<&'static str, HashMap<&'static str, Vec<Value>>>,
 }
 
 /// Reads the `scope` of a resource.

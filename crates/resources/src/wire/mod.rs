@@ -27,6 +27,7 @@
 
 mod error;
 mod json;
+mod managed_fields;
 pub mod protobuf;
 pub(crate) mod quantity;
 mod reader;
