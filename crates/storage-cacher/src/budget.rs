@@ -1,0 +1,108 @@
+//! What the kept history of all caches of a process may cost together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A limit on the history of all caches that share it. Cloning shares it.
+///
+/// History is what the caches keep beside their live state: superseded objects, for watchers that resume and for reads
+/// of earlier states. When all caches together are over the limit, each one that holds more than its even share
+/// forgets its oldest history.
+#[derive(Debug, Clone)]
+pub struct HistoryBudget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limit: usize,
+    used: AtomicUsize,
+    caches: AtomicUsize,
+}
+
+impl HistoryBudget {
+    /// At most so many bytes, roughly.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Inner {
+            limit: bytes,
+            used: AtomicUsize::new(0),
+            caches: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Bytes that are in use.
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        self.0.caches.fetch_add(1, Ordering::Relaxed);
+        Share {
+            budget: self.clone(),
+            own: 0,
+        }
+    }
+}
+
+impl Default for HistoryBudget {
+    /// 512 MiB.
+    fn default() -> Self {
+        Self::new(512 << 20)
+    }
+}
+
+/// What one cache uses of the budget. Dropping gives it back.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: HistoryBudget,
+    own: usize,
+}
+
+impl Share {
+    pub(crate) fn bytes(&self) -> usize {
+        self.own
+    }
+
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.own += bytes;
+        self.budget.0.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.own);
+        self.own -= bytes;
+        self.budget.0.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether this cache must forget something for the sake of all.
+    pub(crate) fn is_over(&self) -> bool {
+        let Inner { limit, used, caches } = &*self.budget.0;
+        used.load(Ordering::Relaxed) > *limit && self.own > limit / caches.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.remove(self.own);
+        self.budget.0.caches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_holds_more_than_its_share_gives_way() {
+        let budget = HistoryBudget::new(100);
+        let (mut large, mut small) = (budget.share(), budget.share());
+        large.add(90);
+        small.add(10);
+        assert!(!large.is_over() && !small.is_over());
+        small.add(20);
+        assert!(large.is_over() && !small.is_over());
+        large.remove(40);
+        assert!(!large.is_over());
+        assert_eq!(budget.used(), 80);
+        drop(large);
+        assert_eq!(budget.used(), 30);
+    }
+}

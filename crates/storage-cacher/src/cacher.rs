@@ -1,0 +1,229 @@
+//! The cache as its users see it: construction, the verbs of `Storage`, the end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use apiserver_storage_api::{
+    Check, CreateOptions, DeleteOptions, Encoded, Entry, GetOptions, Key, List, ListOptions, NotReady, ResourceInfo,
+    Result, Revision, Scope, Stats, Storage, Update, UpdateOptions, Watch, WatchOptions,
+};
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+
+use crate::config::CacherConfig;
+use crate::core::root::Root;
+use crate::core::{Core, Limits};
+use crate::feed;
+use crate::freshness::{Now, Waiters};
+use crate::metrics::Metrics;
+use crate::reminders::Reminders;
+use crate::status::{State, Status};
+
+/// A watch cache: a [`Storage`] that serves reads and watches of another one from memory.
+///
+/// One task per cache lists and watches the storage below; everything else happens in the tasks of the callers.
+/// Dropping the cache, or [`close`](Cacher::close), stops that task and ends all watches without an error.
+pub struct Cacher {
+    shared: Arc<Shared>,
+    feed: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the verbs, the feed and the watchers share.
+pub(crate) struct Shared {
+    pub(crate) inner: Arc<dyn Storage>,
+    pub(crate) info: ResourceInfo,
+    pub(crate) config: CacherConfig,
+    pub(crate) core: Mutex<Core>,
+    pub(crate) root: Arc<ArcSwapOption<Root>>,
+    pub(crate) status: Status,
+    pub(crate) waiters: Waiters,
+    pub(crate) now: Now,
+    /// The backend said that it has no trustworthy progress. Forgotten with every new watch of the backend.
+    pub(crate) no_progress: AtomicBool,
+    /// The backend is at an earlier revision than the cache.
+    pub(crate) went_back: AtomicBool,
+    /// Something for the feed to look at: a reader waits, or the backend went back.
+    pub(crate) feed_wake: Notify,
+    pub(crate) reminders: Reminders,
+    pub(crate) backend_lists: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Cacher {
+    /// Begins to cache a storage. Returns at once; until the first list has come, [`ready`](Storage::ready) says so.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn new(inner: Arc<dyn Storage>, config: CacherConfig) -> Self {
+        let info = inner.resource().clone();
+        let limits = Limits {
+            bytes: config.history_bytes,
+            time: config.history_time,
+            min_records: config.history_min_records,
+        };
+        let root = Arc::new(ArcSwapOption::empty());
+        let core = Core::new(&info, limits, config.history_budget.share(), Arc::clone(&root));
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            root,
+            status: Status::new(config.clock.monotonic()),
+            waiters: Waiters::default(),
+            now: Now::default(),
+            no_progress: AtomicBool::new(false),
+            went_back: AtomicBool::new(false),
+            feed_wake: Notify::new(),
+            reminders: Reminders::new(config.bookmark_period),
+            backend_lists: Arc::new(Semaphore::new(config.backend_lists.max(1))),
+            metrics: Metrics::new(&info),
+            inner,
+            info,
+            config,
+        });
+        let feed = tokio::spawn(feed::run(Arc::clone(&shared)));
+        Self {
+            shared,
+            feed: Mutex::new(Some(feed)),
+        }
+    }
+
+    /// Waits until the cache is ready, or closed.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReady`] when it was closed.
+    pub async fn wait_ready(&self) -> Result<(), NotReady> {
+        self.shared.status.settled().await;
+        self.ready()
+    }
+
+    /// Stops the cache: its task has ended when this returns, watches end without an error, and reads go to the
+    /// storage below. May be called again.
+    pub async fn close(&self) {
+        self.shared.close();
+        let feed = self.feed.lock().take();
+        if let Some(feed) = feed {
+            feed.abort();
+            // Cancelled is what was asked for.
+            let _ = feed.await;
+        }
+    }
+
+    /// The storage below.
+    pub fn inner(&self) -> &Arc<dyn Storage> {
+        &self.shared.inner
+    }
+}
+
+impl Shared {
+    pub(crate) fn close(&self) {
+        self.status.set(State::Closed, self.config.clock.monotonic());
+        self.core.lock().close().perform();
+        self.root.store(None);
+        self.waiters.dismiss();
+    }
+
+    /// The state at hand, however old.
+    pub(crate) fn loaded(&self) -> Option<Arc<Root>> {
+        self.root.load_full()
+    }
+
+    /// The state at hand, if it is kept up to date.
+    pub(crate) fn current(&self) -> Option<Arc<Root>> {
+        self.loaded().filter(|_| self.status.is_ready())
+    }
+
+    /// The cached object as a hint for a write, unless the caller has one. Wrong ones cost time, never correctness.
+    fn suggestion(&self, key: &Key, given: Option<Entry>) -> Option<Entry> {
+        given
+            .or_else(|| self.root.load().as_ref()?.get(key.as_str()).cloned())
+            .filter(|entry| entry.record().is_ok())
+    }
+}
+
+impl Drop for Cacher {
+    fn drop(&mut self) {
+        self.shared.close();
+        if let Some(feed) = self.feed.lock().take() {
+            feed.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Cacher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cacher")
+            .field("resource", &self.shared.info)
+            .field("revision", &self.shared.loaded().map(|root| root.revision))
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Storage for Cacher {
+    fn resource(&self) -> &ResourceInfo {
+        &self.shared.info
+    }
+
+    async fn create(&self, key: &Key, value: Encoded, options: CreateOptions) -> Result<Entry> {
+        self.shared.inner.create(key, value, options).await
+    }
+
+    async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
+        self.shared.get(key, options).await
+    }
+
+    async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
+        self.shared.list(scope, options).await
+    }
+
+    async fn guaranteed_update(&self, key: &Key, mut options: UpdateOptions, update: &mut dyn Update) -> Result<Entry> {
+        options.suggestion = self.shared.suggestion(key, options.suggestion);
+        self.shared.inner.guaranteed_update(key, options, update).await
+    }
+
+    async fn delete(&self, key: &Key, mut options: DeleteOptions, check: &mut dyn Check) -> Result<Entry> {
+        // Whether a value cannot be read is decided by the stored bytes, not by what the cache saw.
+        if !options.unreadable {
+            options.suggestion = self.shared.suggestion(key, options.suggestion);
+        }
+        self.shared.inner.delete(key, options, check).await
+    }
+
+    async fn watch(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+        self.shared.watch(scope, options).await
+    }
+
+    async fn current_revision(&self) -> Result<Revision> {
+        self.shared.inner.current_revision().await
+    }
+
+    async fn request_progress(&self) -> Result<()> {
+        self.shared.inner.request_progress().await
+    }
+
+    fn compacted_revision(&self) -> Option<Revision> {
+        self.shared.inner.compacted_revision()
+    }
+
+    fn ready(&self) -> Result<(), NotReady> {
+        self.shared.status.check(self.shared.config.clock.monotonic())
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        self.shared.inner.stats().await
+    }
+}
+
+impl Shared {
+    /// A reader has noticed that the backend is behind the cache: another store, or an older one.
+    pub(crate) fn suspect_reset(&self) {
+        self.went_back.store(true, Ordering::Release);
+        self.feed_wake.notify_one();
+    }
+}

@@ -1,0 +1,135 @@
+//! What a cache may be told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver_storage_api::time::{Clock, OsRng, Rng, SystemClock};
+
+use crate::budget::HistoryBudget;
+
+/// The configuration of a [`Cacher`](crate::Cacher). All bytes are estimates of memory.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CacherConfig {
+    /// Most bytes of history that this cache keeps. Default 64 MiB.
+    pub history_bytes: usize,
+    /// How long history is kept while there is room. Default 75 s: a bookmark period and a quarter.
+    pub history_time: Duration,
+    /// So many changes are kept whatever their age, so that clients of a quiet kind can resume. Default 100.
+    pub history_min_records: usize,
+    /// What all caches of the process keep together. Default: a budget of its own.
+    pub history_budget: HistoryBudget,
+    /// How often a watcher that asked for progress is told about it. Default 1 minute.
+    pub bookmark_period: Duration,
+    /// How long a reader waits for a revision that the cache has not reached. Default 3 s.
+    pub freshness_timeout: Duration,
+    /// How long a reader waits for a cache that is not ready, before it is told to come back. Default 500 ms.
+    pub ready_timeout: Duration,
+    /// How often the backend is asked for progress while a reader waits. Default 100 ms.
+    pub progress_period: Duration,
+    /// Most lists at a time that are read from the backend because the cache cannot serve them. Default 16.
+    pub backend_lists: usize,
+    /// First pause before the backend is tried again; doubles up to 10 s. Default 100 ms.
+    pub retry_pause: Duration,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where jitter comes from.
+    pub rng: Arc<dyn Rng>,
+}
+
+impl CacherConfig {
+    /// The defaults, with this clock and randomness.
+    pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Self {
+        Self {
+            history_bytes: 64 << 20,
+            history_time: Duration::from_secs(75),
+            history_min_records: 100,
+            history_budget: HistoryBudget::default(),
+            bookmark_period: Duration::from_secs(60),
+            freshness_timeout: Duration::from_secs(3),
+            ready_timeout: Duration::from_millis(500),
+            progress_period: Duration::from_millis(100),
+            backend_lists: 16,
+            retry_pause: Duration::from_millis(100),
+            clock,
+            rng,
+        }
+    }
+
+    /// Asks the backend for progress this often while a reader waits.
+    #[must_use]
+    pub fn with_progress_period(mut self, period: Duration) -> Self {
+        self.progress_period = period;
+        self
+    }
+
+    /// Keeps at most so many bytes of history.
+    #[must_use]
+    pub fn with_history_bytes(mut self, bytes: usize) -> Self {
+        self.history_bytes = bytes;
+        self
+    }
+
+    /// Keeps history for so long.
+    #[must_use]
+    pub fn with_history_time(mut self, time: Duration) -> Self {
+        self.history_time = time;
+        self
+    }
+
+    /// Keeps so many changes whatever their age.
+    #[must_use]
+    pub fn with_history_min_records(mut self, records: usize) -> Self {
+        self.history_min_records = records;
+        self
+    }
+
+    /// Shares a budget with other caches.
+    #[must_use]
+    pub fn with_history_budget(mut self, budget: HistoryBudget) -> Self {
+        self.history_budget = budget;
+        self
+    }
+
+    /// Tells watchers about progress this often.
+    #[must_use]
+    pub fn with_bookmark_period(mut self, period: Duration) -> Self {
+        self.bookmark_period = period;
+        self
+    }
+
+    /// Lets readers wait this long for a revision.
+    #[must_use]
+    pub fn with_freshness_timeout(mut self, timeout: Duration) -> Self {
+        self.freshness_timeout = timeout;
+        self
+    }
+
+    /// Lets readers wait this long for a cache that is not ready.
+    #[must_use]
+    pub fn with_ready_timeout(mut self, timeout: Duration) -> Self {
+        self.ready_timeout = timeout;
+        self
+    }
+
+    /// Reads at most so many lists at a time from the backend where the cache cannot serve them.
+    #[must_use]
+    pub fn with_backend_lists(mut self, lists: usize) -> Self {
+        self.backend_lists = lists;
+        self
+    }
+
+    /// Pauses this long before the backend is tried again the first time.
+    #[must_use]
+    pub fn with_retry_pause(mut self, pause: Duration) -> Self {
+        self.retry_pause = pause;
+        self
+    }
+}
+
+impl Default for CacherConfig {
+    /// The defaults, with the machine's clock and randomness.
+    fn default() -> Self {
+        Self::new(SystemClock::shared(), Arc::new(OsRng))
+    }
+}

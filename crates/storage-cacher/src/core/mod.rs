@@ -1,0 +1,416 @@
+//! The cache's core: a synchronous state machine with one writer. No tasks, no clocks, no I/O.
+//!
+//! It is driven by [`load`](Core::load) (a list of the backend), [`apply`](Core::apply) (everything of one revision),
+//! [`progress`](Core::progress) and [`tick`](Core::tick), and answers with whom to wake ([`Effects`]). What it
+//! guarantees to readers:
+//!
+//! - The published root is the state of exactly one revision, indexes included, and only moves forward within an
+//!   epoch.
+//! - A record enters the rings after the state that holds it was published, and [`Epoch::through`] is raised after
+//!   that: whoever sees an event can read it, and whoever reads `through` and then finds a ring empty has seen all.
+//! - The previous value of an event is the core's own, never the backend's.
+//! - After a list that does not continue the log, the log is empty and starts at the list's revision.
+
+pub(crate) mod log;
+pub(crate) mod root;
+pub(crate) mod scopes;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver_storage_api::{Batch, Entry, Event, EventKind, Index, ResourceInfo, Revision, Scope, SelectionPredicate};
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+
+use self::log::{Cursor, End, Epoch, Record, Ring};
+use self::root::Root;
+use self::scopes::{Rings, Topic};
+use crate::budget::Share;
+
+/// Records between two kept roots: how many changes a read of an earlier state takes back at most.
+const CHECKPOINT_EVERY: usize = 128;
+/// Rebuilt roots that are kept for the next page of the same list.
+const REBUILT: usize = 4;
+
+/// How much history the core keeps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) bytes: usize,
+    pub(crate) time: Duration,
+    /// So many records are kept whatever their age.
+    pub(crate) min_records: usize,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub(crate) struct Core {
+    prefix: Arc<str>,
+    indexes: Arc<[Index]>,
+    limits: Limits,
+    share: Share,
+    published: Arc<ArcSwapOption<Root>>,
+    epoch: Arc<Epoch>,
+    /// Every record of the epoch that is kept; the ring of watchers of the whole kind.
+    log: Ring,
+    /// For each record of the log, the other rings that hold it.
+    posted: VecDeque<Box<[u64]>>,
+    rings: Rings,
+    /// All changes above this revision are in the log.
+    base: Revision,
+    superseded: u64,
+    checkpoints: VecDeque<Arc<Root>>,
+    since_checkpoint: usize,
+    rebuilt: VecDeque<Arc<Root>>,
+}
+
+/// What the shell does after a step of the core.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Effects {
+    /// Rings that have something new, or have ended.
+    pub(crate) wake: Vec<watch::Sender<()>>,
+    /// Number of events that were recorded.
+    pub(crate) events: usize,
+}
+
+impl Effects {
+    /// Wakes everybody concerned.
+    pub(crate) fn perform(self) {
+        for ring in self.wake {
+            ring.send_replace(());
+        }
+    }
+}
+
+/// Why a batch cannot continue the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// A watch yields rising revisions.
+    #[error("the backend's watch went from revision {at} to {batch}")]
+    OutOfOrder { at: Revision, batch: Revision },
+    /// A change without an object.
+    #[error("the backend's watch gave a change without its object at revision {0}")]
+    NoObject(Revision),
+    /// A watch before a list.
+    #[error("nothing was listed yet")]
+    NotLoaded,
+}
+
+/// Where a watcher begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum From {
+    /// Behind the published state.
+    Tail,
+    /// Behind this revision.
+    After(Revision),
+}
+
+/// What a watcher is made of.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The state that the cursors stand at, if the watcher begins at the tail.
+    pub(crate) root: Arc<Root>,
+    pub(crate) epoch: Arc<Epoch>,
+    /// History that the watcher's ring does not have: read from the whole log, up to and with this revision.
+    pub(crate) catch_up: Option<(Cursor, Revision)>,
+    pub(crate) live: Cursor,
+    pub(crate) wake: watch::Receiver<()>,
+}
+
+/// The log does not reach back that far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Forgotten;
+
+/// How to get at an earlier state: a kept root, and the changes to take back from it.
+#[derive(Debug)]
+pub(crate) struct Past {
+    nearest: Arc<Root>,
+    undo: Vec<Arc<Record>>,
+    revision: Revision,
+}
+
+impl Past {
+    /// Whether nothing has to be taken back.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.undo.is_empty()
+    }
+
+    /// The earlier state.
+    pub(crate) fn build(self, indexes: &[Index]) -> Arc<Root> {
+        if self.undo.is_empty() {
+            return self.nearest;
+        }
+        let mut root = Root::clone(&self.nearest);
+        root.revision = self.revision;
+        for event in self.undo.iter().rev().flat_map(|record| record.events.iter().rev()) {
+            match &event.previous {
+                Some(previous) => drop(root.put(previous.clone(), indexes)),
+                None => drop(root.remove(event.key.as_str(), indexes)),
+            }
+        }
+        Arc::new(root)
+    }
+}
+
+impl Core {
+    pub(crate) fn new(info: &ResourceInfo, limits: Limits, share: Share, published: Arc<ArcSwapOption<Root>>) -> Self {
+        Self {
+            prefix: info.prefix().as_str().into(),
+            indexes: info.indexes().into(),
+            limits,
+            share,
+            published,
+            epoch: Epoch::new(Revision::MIN),
+            log: Ring::new(Revision::MIN),
+            posted: VecDeque::new(),
+            rings: Rings::new(info.indexes().len()),
+            base: Revision::MIN,
+            superseded: 0,
+            checkpoints: VecDeque::new(),
+            since_checkpoint: 0,
+            rebuilt: VecDeque::new(),
+        }
+    }
+
+    /// The state as listed. Begins a new epoch: the log is empty and starts at `revision`.
+    pub(crate) fn load(&mut self, revision: Revision, entries: Vec<Entry>) -> Effects {
+        let root = Root::load(revision, self.superseded, entries, &self.indexes);
+        let old = self.published.load_full();
+        // Watchers that had seen everything go on only where the list shows the very state that they have seen.
+        let continues = old
+            .filter(|old| old.revision == revision && old.same_objects(&root))
+            .map(|old| old.revision);
+        self.publish(root);
+        let effects = self.restart(revision, End::Listed(continues));
+        self.epoch = Epoch::new(revision);
+        effects
+    }
+
+    /// Everything of one revision.
+    pub(crate) fn apply(&mut self, batch: &Batch, now: Duration) -> Result<Effects, Fault> {
+        let root = self.published.load_full().ok_or(Fault::NotLoaded)?;
+        if batch.revision <= root.revision {
+            return Err(Fault::OutOfOrder {
+                at: root.revision,
+                batch: batch.revision,
+            });
+        }
+        let mut next = Root::clone(&root);
+        next.revision = batch.revision;
+        let mut events = Vec::with_capacity(batch.events.len());
+        for event in batch.events.iter() {
+            events.extend(self.change(&mut next, event)?);
+        }
+        if events.is_empty() {
+            self.publish(next);
+            self.epoch.raise(batch.revision);
+            return Ok(Effects::default());
+        }
+        let record = Arc::new(Record::new(batch.revision, events, now));
+        self.superseded += record.weight as u64;
+        next.superseded = self.superseded;
+        self.checkpoint(&root);
+        self.publish(next);
+        let effects = self.record(&record);
+        self.epoch.raise(batch.revision);
+        self.trim(now);
+        Ok(effects)
+    }
+
+    /// The event as watchers of the whole kind see it; none when nothing changed for them.
+    fn change(&self, root: &mut Root, event: &Event) -> Result<Option<Event>, Fault> {
+        let (key, revision) = (event.key.clone(), event.revision);
+        if event.kind == EventKind::Deleted {
+            let Some(previous) = root.remove(key.as_str(), &self.indexes) else {
+                return Ok(None);
+            };
+            let object = Some(previous.at_revision(revision));
+            return Ok(Some(Event {
+                kind: EventKind::Deleted,
+                key,
+                revision,
+                object,
+                previous: Some(previous),
+            }));
+        }
+        let object = event.object.clone().ok_or(Fault::NoObject(revision))?;
+        let previous = root.put(object.clone(), &self.indexes);
+        let kind = if previous.is_some() {
+            EventKind::Modified
+        } else {
+            EventKind::Added
+        };
+        Ok(Some(Event {
+            kind,
+            key,
+            revision,
+            object: Some(object),
+            previous,
+        }))
+    }
+
+    fn record(&mut self, record: &Arc<Record>) -> Effects {
+        let mut wake = vec![self.log.waker()];
+        self.log.push(record);
+        let ids = self
+            .rings
+            .post(record, &self.prefix, &self.indexes, |ring| wake.push(ring.waker()));
+        self.posted.push_back(ids);
+        self.share.add(record.weight);
+        Effects {
+            wake,
+            events: record.events.len(),
+        }
+    }
+
+    /// Nothing happened up to this revision beyond what was applied.
+    pub(crate) fn progress(&mut self, revision: Revision) {
+        let Some(root) = self.published.load_full().filter(|root| root.revision < revision) else {
+            return;
+        };
+        let mut next = Root::clone(&root);
+        next.revision = revision;
+        self.publish(next);
+        self.epoch.raise(revision);
+    }
+
+    /// Forgets what has become too old.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        self.trim(now);
+        self.rings.sweep();
+    }
+
+    /// Ends all watchers.
+    pub(crate) fn close(&mut self) -> Effects {
+        self.restart(self.base, End::Closed)
+    }
+
+    /// Ends the epoch: cursors are cut first, so that whoever sees the end knows whether it has seen everything.
+    fn restart(&mut self, base: Revision, end: End) -> Effects {
+        let wake = self.rings.iter().chain([&self.log]).map(Ring::waker).collect();
+        self.rings = Rings::new(self.indexes.len());
+        self.log = Ring::new(base);
+        self.posted.clear();
+        self.checkpoints.clear();
+        self.rebuilt.clear();
+        self.since_checkpoint = 0;
+        self.share.remove(self.share.bytes());
+        self.base = base;
+        self.epoch.finish(end);
+        Effects { wake, events: 0 }
+    }
+
+    fn publish(&self, root: Root) {
+        self.published.store(Some(Arc::new(root)));
+    }
+
+    fn checkpoint(&mut self, root: &Arc<Root>) {
+        self.since_checkpoint += 1;
+        if self.since_checkpoint >= CHECKPOINT_EVERY {
+            self.since_checkpoint = 0;
+            self.checkpoints.push_back(Arc::clone(root));
+        }
+    }
+
+    fn trim(&mut self, now: Duration) {
+        while let Some(front) = self.log.front() {
+            let aged = now.saturating_sub(front.at) > self.limits.time && self.log.len() > self.limits.min_records;
+            // The latest record stays whatever it costs, or nobody could ever see it.
+            let over = (self.share.bytes() > self.limits.bytes || self.share.is_over()) && self.log.len() > 1;
+            if !aged && !over {
+                return;
+            }
+            let (revision, weight) = (front.revision, front.weight);
+            let ids = self.posted.pop_front().unwrap_or_default();
+            self.rings.forget(&ids, revision);
+            self.log.forget(revision);
+            self.share.remove(weight);
+            self.base = revision;
+            while self.checkpoints.front().is_some_and(|root| root.revision < revision) {
+                self.checkpoints.pop_front();
+            }
+            self.rebuilt.retain(|root| root.revision >= revision);
+        }
+    }
+
+    /// Where a watcher of this scope and selection begins to read.
+    pub(crate) fn subscribe(
+        &mut self,
+        scope: &Scope,
+        predicate: &SelectionPredicate,
+        from: From,
+    ) -> Option<Result<Subscription, Forgotten>> {
+        let root = self.published.load_full()?;
+        let topic = Topic::of(scope, &self.prefix, predicate, &self.indexes);
+        let own = topic.and_then(|topic| self.rings.of(topic, root.revision));
+        let ring = own.unwrap_or(&self.log);
+        let (live, catch_up) = match from {
+            From::Tail => (ring.at_tail(), None),
+            From::After(revision) if revision < self.base => return Some(Err(Forgotten)),
+            From::After(revision) => match (ring.after(revision), self.log.after(revision)) {
+                (Some(cursor), _) => (cursor, None),
+                (None, Some(cursor)) => (ring.at_tail(), Some((cursor, root.revision))),
+                (None, None) => return Some(Err(Forgotten)),
+            },
+        };
+        let wake = ring.listen();
+        Some(Ok(Subscription {
+            root,
+            epoch: Arc::clone(&self.epoch),
+            catch_up,
+            live,
+            wake,
+        }))
+    }
+
+    /// How to get at the state of a revision that is not above the published one; none when it is forgotten.
+    pub(crate) fn past(&self, revision: Revision) -> Option<Past> {
+        let current = self.published.load_full()?;
+        if revision < self.base || revision > current.revision {
+            return None;
+        }
+        let at = self.checkpoints.partition_point(|root| root.revision < revision);
+        let kept = self.checkpoints.get(at).into_iter();
+        let rebuilt = self.rebuilt.iter().filter(|root| root.revision >= revision);
+        let nearest = kept
+            .chain(rebuilt)
+            .min_by_key(|root| root.revision)
+            .map_or(current, Arc::clone);
+        let undo = self.log.between(revision, nearest.revision);
+        Some(Past {
+            nearest,
+            undo,
+            revision,
+        })
+    }
+
+    /// Keeps a rebuilt state for the next page.
+    pub(crate) fn keep(&mut self, root: Arc<Root>, epoch: &Arc<Epoch>) {
+        let known = self.rebuilt.iter().any(|own| own.revision == root.revision);
+        if known || root.revision < self.base || !Arc::ptr_eq(epoch, &self.epoch) {
+            return;
+        }
+        if self.rebuilt.len() >= REBUILT {
+            self.rebuilt.pop_front();
+        }
+        self.rebuilt.push_back(root);
+    }
+
+    pub(crate) fn epoch(&self) -> &Arc<Epoch> {
+        &self.epoch
+    }
+
+    /// Records that are kept, and bytes that they cost.
+    pub(crate) fn history(&self) -> (usize, usize) {
+        (self.log.len(), self.share.bytes())
+    }
+
+    /// When the oldest kept record was made.
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        self.log.record(0).map(|record| record.at)
+    }
+}
+
+#[cfg(test)]
+mod tests;

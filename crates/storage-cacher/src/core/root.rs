@@ -1,0 +1,368 @@
+//! One published state: objects and indexes of one revision, immutable, shared by every reader.
+
+use std::cmp::Ordering;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use apiserver_storage_api::{Entry, Index, Key, OnUnreadable, Revision, Scope, SelectionPredicate};
+
+use crate::tree::{Item, Probe, Tree};
+
+impl Item for Entry {
+    type Separator = Key;
+
+    fn separator(&self) -> Key {
+        self.key().clone()
+    }
+}
+
+/// The place of a key.
+pub(crate) struct At<'a>(pub(crate) &'a str);
+
+impl Probe<Entry> for At<'_> {
+    fn item(&self, item: &Entry) -> Ordering {
+        item.key().as_str().cmp(self.0)
+    }
+
+    fn separator(&self, separator: &Key) -> Ordering {
+        separator.as_str().cmp(self.0)
+    }
+}
+
+/// The place right behind every key that begins with a text.
+struct Behind<'a>(&'a str);
+
+impl Behind<'_> {
+    fn compare(&self, key: &str) -> Ordering {
+        if key.starts_with(self.0) {
+            Ordering::Less
+        } else {
+            key.cmp(self.0)
+        }
+    }
+}
+
+impl Probe<Entry> for Behind<'_> {
+    fn item(&self, item: &Entry) -> Ordering {
+        self.compare(item.key().as_str())
+    }
+
+    fn separator(&self, separator: &Key) -> Ordering {
+        self.compare(separator.as_str())
+    }
+}
+
+/// An object under a value of an index. Objects of one value are in key order.
+#[derive(Debug, Clone)]
+pub(crate) struct Posting {
+    value: Arc<str>,
+    entry: Entry,
+}
+
+impl Item for Posting {
+    type Separator = (Arc<str>, Key);
+
+    fn separator(&self) -> (Arc<str>, Key) {
+        (Arc::clone(&self.value), self.entry.key().clone())
+    }
+}
+
+/// A place among the objects of one value.
+struct Under<'a, P>(&'a str, P);
+
+impl Probe<Posting> for Under<'_, At<'_>> {
+    fn item(&self, item: &Posting) -> Ordering {
+        (*item.value)
+            .cmp(self.0)
+            .then_with(|| item.entry.key().as_str().cmp(self.1.0))
+    }
+
+    fn separator(&self, (value, key): &(Arc<str>, Key)) -> Ordering {
+        (**value).cmp(self.0).then_with(|| key.as_str().cmp(self.1.0))
+    }
+}
+
+impl Probe<Posting> for Under<'_, Behind<'_>> {
+    fn item(&self, item: &Posting) -> Ordering {
+        (*item.value)
+            .cmp(self.0)
+            .then_with(|| self.1.compare(item.entry.key().as_str()))
+    }
+
+    fn separator(&self, (value, key): &(Arc<str>, Key)) -> Ordering {
+        (**value).cmp(self.0).then_with(|| self.1.compare(key.as_str()))
+    }
+}
+
+/// The state of one revision. Cloning is cheap; a clone is how the writer makes the next state.
+#[derive(Debug, Clone)]
+pub(crate) struct Root {
+    /// Everything up to this revision is in the state, nothing above it.
+    pub(crate) revision: Revision,
+    /// Bytes that were superseded before this state, counted since the cache began: what a pinned state costs.
+    pub(crate) superseded: u64,
+    state: Tree<Entry>,
+    /// The unreadable part of `state`: what no selector and no index can find.
+    unreadable: Tree<Entry>,
+    indexes: Vec<Tree<Posting>>,
+}
+
+impl Root {
+    /// The state that a list shows. Entries may come in any order; of two with one key the later one counts.
+    pub(crate) fn load(revision: Revision, superseded: u64, mut entries: Vec<Entry>, indexes: &[Index]) -> Self {
+        if !entries.is_sorted_by(|a, b| a.key() < b.key()) {
+            entries.reverse();
+            entries.sort_by(|a, b| a.key().cmp(b.key()));
+            entries.dedup_by(|a, b| a.key() == b.key());
+        }
+        let unreadable = entries
+            .iter()
+            .filter(|entry| entry.attributes().is_none())
+            .cloned()
+            .collect();
+        let indexes = indexes.iter().map(|index| build_index(index, &entries)).collect();
+        let unreadable = Tree::from_sorted(unreadable);
+        Self {
+            revision,
+            superseded,
+            state: Tree::from_sorted(entries),
+            unreadable,
+            indexes,
+        }
+    }
+
+    /// Number of objects.
+    pub(crate) fn len(&self) -> usize {
+        self.state.len()
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
+        self.state.get(&At(key))
+    }
+
+    /// Stores an object. Returns the one that it supersedes.
+    pub(crate) fn put(&mut self, entry: Entry, indexes: &[Index]) -> Option<Entry> {
+        let key = entry.key().clone();
+        let at = At(key.as_str());
+        let previous = self.state.insert(entry.clone(), &at);
+        match (
+            entry.attributes().is_none(),
+            previous.as_ref().is_some_and(|old| old.attributes().is_none()),
+        ) {
+            (true, _) => drop(self.unreadable.insert(entry.clone(), &at)),
+            (false, true) => drop(self.unreadable.remove(&at)),
+            (false, false) => {}
+        }
+        for (index, tree) in indexes.iter().zip(&mut self.indexes) {
+            let (now, before) = (
+                value_of(index, &entry),
+                previous.as_ref().and_then(|old| value_of(index, old)),
+            );
+            if let Some(value) = before.filter(|value| now != Some(value)) {
+                tree.remove(&Under(value, At(key.as_str())));
+            }
+            if let Some(value) = now {
+                let posting = Posting {
+                    value: value.into(),
+                    entry: entry.clone(),
+                };
+                tree.insert(posting, &Under(value, At(key.as_str())));
+            }
+        }
+        previous
+    }
+
+    /// Takes an object out.
+    pub(crate) fn remove(&mut self, key: &str, indexes: &[Index]) -> Option<Entry> {
+        let previous = self.state.remove(&At(key))?;
+        if previous.attributes().is_none() {
+            self.unreadable.remove(&At(key));
+        }
+        for (index, tree) in indexes.iter().zip(&mut self.indexes) {
+            if let Some(value) = value_of(index, &previous) {
+                tree.remove(&Under(value, At(key)));
+            }
+        }
+        Some(previous)
+    }
+
+    /// Whether two states hold the same objects at the same revisions.
+    pub(crate) fn same_objects(&self, other: &Self) -> bool {
+        if self.len() != other.len() {
+            return false;
+        }
+        let mut same = true;
+        self.state.visit(0, &mut |entry| {
+            same = other
+                .get(entry.key().as_str())
+                .is_some_and(|own| own.revision() == entry.revision());
+            if same {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        same
+    }
+
+    fn range(&self, scope: &Scope, start: Option<&str>) -> Range<usize> {
+        let from = At(start.unwrap_or(scope.as_str()).max(scope.as_str()));
+        let first = self.state.rank(&from);
+        let end = match scope {
+            Scope::Key(key) => first + usize::from(self.get(key.as_str()).is_some()),
+            Scope::Under(prefix) => self.state.rank(&Behind(prefix.as_str())),
+        };
+        first..end.max(first)
+    }
+
+    /// Prepares a walk over a scope: by the index that leaves least to look at, else by the range of keys.
+    pub(crate) fn walk(
+        self: &Arc<Self>,
+        scope: &Scope,
+        start: Option<&str>,
+        predicate: &SelectionPredicate,
+        indexes: &[Index],
+    ) -> Walk {
+        let range = self.range(scope, start);
+        let mut walk = Walk {
+            root: Arc::clone(self),
+            source: Source::State,
+            next: range.start,
+            end: range.end,
+        };
+        let Scope::Under(prefix) = scope else { return walk };
+        // What cannot be read is in no index, and must not be passed over.
+        if predicate.is_empty()
+            || self.unreadable.rank(&Behind(prefix.as_str())) > self.unreadable.rank(&At(prefix.as_str()))
+        {
+            return walk;
+        }
+        let from = start.unwrap_or(prefix.as_str()).max(prefix.as_str());
+        for (at, (index, tree)) in indexes.iter().zip(&self.indexes).enumerate() {
+            let Some(value) = required_value(index, predicate) else {
+                continue;
+            };
+            let first = tree.rank(&Under(value, At(from)));
+            let end = tree.rank(&Under(value, Behind(prefix.as_str()))).max(first);
+            if end - first < walk.end - walk.next {
+                (walk.source, walk.next, walk.end) = (Source::Index(at), first, end);
+            }
+        }
+        walk
+    }
+
+    /// Number of objects of a scope behind a key.
+    pub(crate) fn count_behind(&self, scope: &Scope, key: &str) -> usize {
+        let Scope::Under(prefix) = scope else { return 0 };
+        let end = self.state.rank(&Behind(prefix.as_str()));
+        let before = self.state.rank(&At(key)) + usize::from(self.get(key).is_some());
+        end.saturating_sub(before)
+    }
+}
+
+fn build_index(index: &Index, entries: &[Entry]) -> Tree<Posting> {
+    let mut postings: Vec<Posting> = entries
+        .iter()
+        .filter_map(|entry| {
+            Some(Posting {
+                value: value_of(index, entry)?.into(),
+                entry: entry.clone(),
+            })
+        })
+        .collect();
+    // Stable, and entries are in key order already.
+    postings.sort_by(|a, b| a.value.cmp(&b.value));
+    Tree::from_sorted(postings)
+}
+
+/// The value of an object in an index. A field that an object does not have reads as empty, as selectors see it.
+pub(crate) fn value_of<'a>(index: &Index, entry: &'a Entry) -> Option<&'a str> {
+    let attributes = entry.attributes()?;
+    match index {
+        Index::Field(label) => Some(attributes.field(label).unwrap_or_default()),
+        Index::Label(key) => attributes.labels.get(key),
+        _ => None,
+    }
+}
+
+/// The one value of an index that can be selected.
+pub(crate) fn required_value<'a>(index: &Index, predicate: &'a SelectionPredicate) -> Option<&'a str> {
+    match index {
+        Index::Field(label) => predicate.exact_field(label),
+        Index::Label(key) => predicate.exact_label(key),
+        _ => None,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    State,
+    Index(usize),
+}
+
+/// A walk over part of one state, which it keeps alive. Goes on where it stopped.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    pub(crate) root: Arc<Root>,
+    pub(crate) source: Source,
+    next: usize,
+    end: usize,
+}
+
+/// What a walk does with one object.
+pub(crate) enum Step {
+    /// Go on.
+    Next,
+    /// This was the last one.
+    Stop,
+}
+
+impl Walk {
+    /// Objects that are left to look at.
+    pub(crate) fn left(&self) -> usize {
+        self.end - self.next
+    }
+
+    /// Looks at no more than `most` objects, in key order.
+    pub(crate) fn examine(&mut self, most: usize, mut visitor: impl FnMut(&Entry) -> Step) {
+        let mut left = most.min(self.left());
+        if left == 0 {
+            return;
+        }
+        let mut next = self.next;
+        let mut step = |entry: &Entry| {
+            next += 1;
+            left -= 1;
+            match visitor(entry) {
+                Step::Next if left > 0 => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        };
+        match self.source {
+            Source::State => self.root.state.visit(self.next, &mut step),
+            Source::Index(at) => {
+                if let Some(tree) = self.root.indexes.get(at) {
+                    tree.visit(self.next, &mut |posting| step(&posting.entry));
+                }
+            }
+        }
+        self.next = next;
+    }
+}
+
+/// Whether a reader sees an entry; an unreadable one is in everybody's view.
+pub(crate) fn is_selected(entry: &Entry, predicate: &SelectionPredicate, unreadable: OnUnreadable) -> Selected {
+    match (entry.attributes(), unreadable) {
+        (Some(attributes), _) if predicate.matches(attributes) => Selected::Yes,
+        (Some(_), _) => Selected::No,
+        (None, OnUnreadable::Include) => Selected::Yes,
+        (None, OnUnreadable::Fail) => Selected::Fault,
+    }
+}
+
+/// See [`is_selected`].
+pub(crate) enum Selected {
+    Yes,
+    No,
+    Fault,
+}

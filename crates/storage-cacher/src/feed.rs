@@ -1,0 +1,294 @@
+//! The one task of a cache: lists the storage below, follows its watch, and starts over when the watch is lost.
+//!
+//! Only a watch that was resumed right behind the last revision continues the log. When the backend no longer has that
+//! history (410), or is at an earlier revision than the cache (another store behind the same name), the state is
+//! listed again and the log starts empty. What can be resumed is resumed: the cache stays ready meanwhile, and nobody
+//! notices. All pauses are jittered, so that many caches do not come back in step.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use apiserver_storage_api::time::jitter;
+use apiserver_storage_api::{
+    ListAt, ListOptions, OnUnreadable, Revision, Scope, StorageError, Watch, WatchItem, WatchOptions, WatchStart,
+};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+
+use crate::cacher::Shared;
+use crate::core::Fault;
+use crate::status::State;
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// So many failures in a row that are not about reaching the backend, and a list is tried instead of the watch.
+const GIVE_UP_RESUMING: u32 = 5;
+
+/// Why the watch of the backend is over.
+enum Over {
+    /// Go on where it ended.
+    Resume(Option<StorageError>),
+    /// The log cannot be continued.
+    Relist(String),
+    /// The storage below is shut down.
+    Closed,
+}
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut feed = Feed { shared, failures: 0 };
+    loop {
+        match feed.load().await {
+            Ok(()) => {}
+            Err(StorageError::Closed) => break,
+            Err(error) => {
+                tracing::warn!(resource = %feed.shared.info.group_resource(), %error, "cannot list the storage");
+                feed.shared.metrics.initialization_errors.increment(1);
+                feed.pending(Some(error.to_string()));
+                feed.pause().await;
+                continue;
+            }
+        }
+        match feed.follow().await {
+            Over::Closed => break,
+            Over::Relist(cause) => {
+                tracing::info!(resource = %feed.shared.info.group_resource(), cause, "listing the storage again");
+                feed.shared.metrics.resets.increment(1);
+                feed.pending(Some(cause));
+                feed.pause().await;
+            }
+            // Resuming is what following does.
+            Over::Resume(_) => {}
+        }
+    }
+    feed.shared.close();
+}
+
+struct Feed {
+    shared: Arc<Shared>,
+    /// In a row, since something was heard of the backend.
+    failures: u32,
+}
+
+impl Feed {
+    fn now(&self) -> Duration {
+        self.shared.config.clock.monotonic()
+    }
+
+    fn pending(&self, cause: Option<String>) {
+        self.shared.status.set(State::Pending(cause), self.now());
+    }
+
+    async fn pause(&mut self) {
+        let factor = 1 << self.failures.min(16);
+        let pause = (self.shared.config.retry_pause * factor).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.shared
+            .config
+            .clock
+            .sleep(jitter(&*self.shared.config.rng, pause))
+            .await;
+    }
+
+    /// Takes over the whole state.
+    async fn load(&mut self) -> Result<(), StorageError> {
+        let (shared, began) = (&self.shared, self.now());
+        let options = ListOptions {
+            at: ListAt::MostRecent,
+            unreadable: OnUnreadable::Include,
+            ..ListOptions::default()
+        };
+        let list = shared
+            .inner
+            .list(&Scope::all(shared.info.prefix()), options)
+            .await?
+            .collect()
+            .await?;
+        let unreadable = list.entries.iter().filter(|entry| entry.attributes().is_none()).count();
+        if unreadable > 0 {
+            tracing::error!(resource = %shared.info.group_resource(), unreadable, "some stored objects are unreadable");
+        }
+        let (revision, now) = (list.revision, self.now());
+        shared.went_back.store(false, Ordering::Release);
+        let effects = {
+            let mut core = shared.core.lock();
+            if shared.status.is_closed() {
+                return Err(StorageError::Closed);
+            }
+            core.load(revision, list.entries)
+        };
+        shared.status.set(State::Ready, now);
+        effects.perform();
+        shared.waiters.reach(revision);
+        shared.metrics.initializations.increment(1);
+        shared
+            .metrics
+            .initialization_seconds
+            .record(now.saturating_sub(began).as_secs_f64());
+        shared.metrics.at_revision(revision);
+        Ok(())
+    }
+
+    /// Follows the backend until its history cannot be continued.
+    async fn follow(&mut self) -> Over {
+        loop {
+            let over = match self.shared.loaded() {
+                Some(root) => self.watch(root.revision).await,
+                None => Over::Closed,
+            };
+            match over {
+                Over::Resume(None) => {}
+                Over::Resume(Some(error)) => {
+                    tracing::warn!(resource = %self.shared.info.group_resource(), %error, "the storage's watch ended");
+                    if self.failures >= GIVE_UP_RESUMING && !error.is_retryable() {
+                        return Over::Relist(error.to_string());
+                    }
+                }
+                over => return over,
+            }
+            self.pause().await;
+        }
+    }
+
+    async fn watch(&mut self, after: Revision) -> Over {
+        // The watch may end up at another member, which may be able to.
+        self.shared.no_progress.store(false, Ordering::Release);
+        let mut options = WatchOptions::from_start(WatchStart::After(after));
+        (options.progress, options.previous) = (true, false);
+        let shared = Arc::clone(&self.shared);
+        match shared.inner.watch(&Scope::all(shared.info.prefix()), options).await {
+            Ok(watch) => self.drain(watch).await,
+            Err(error) => over(error),
+        }
+    }
+
+    async fn drain(&mut self, mut watch: Watch) -> Over {
+        let shared = Arc::clone(&self.shared);
+        let (clock, reminders) = (&shared.config.clock, &shared.reminders);
+        let mut tick = clock.sleep(reminders.tick());
+        let mut asking: Option<BoxFuture<'static, Result<(), StorageError>>> = None;
+        loop {
+            let asked = async {
+                match &mut asking {
+                    Some(asking) => asking.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                item = watch.next() => match item {
+                    None => return Over::Resume(None),
+                    Some(Err(error)) => return over(error),
+                    Some(Ok(item)) => {
+                        self.failures = 0;
+                        if let Err(fault) = self.take(item) {
+                            return Over::Relist(fault.to_string());
+                        }
+                    }
+                },
+                result = asked => {
+                    asking = None;
+                    match result {
+                        Err(StorageError::NotSupported { .. }) => self.without_progress(),
+                        // Best effort: the readers have their deadline, and whatever ails the backend ends the watch.
+                        Ok(()) | Err(_) => asking = self.ask_for_progress(),
+                    }
+                }
+                () = shared.feed_wake.notified() => {
+                    if shared.went_back.load(Ordering::Acquire) {
+                        return Over::Relist("the storage went back to an earlier revision".into());
+                    }
+                    if asking.is_none() {
+                        asking = self.ask_for_progress();
+                    }
+                }
+                () = &mut tick => {
+                    tick = clock.sleep(reminders.tick());
+                    let round = self.tick();
+                    if round && asking.is_none() && reminders.is_wanted() && !shared.no_progress.load(Ordering::Acquire) {
+                        asking = Some(self.ask());
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self, item: WatchItem) -> Result<(), Fault> {
+        let shared = &self.shared;
+        let revision = match item {
+            WatchItem::Batch(batch) => {
+                let effects = shared.core.lock().apply(&batch, self.now())?;
+                shared.metrics.events_received.increment(effects.events as u64);
+                shared.metrics.events_dispatched.increment(effects.events as u64);
+                effects.perform();
+                batch.revision
+            }
+            WatchItem::Progress(revision) => {
+                shared.core.lock().progress(revision);
+                revision
+            }
+            // Initial states were not asked for.
+            _ => return Ok(()),
+        };
+        shared.waiters.reach(revision);
+        shared.metrics.at_revision(revision);
+        Ok(())
+    }
+
+    /// Forgets what is old and reminds some watchers. True once per bookmark period.
+    fn tick(&self) -> bool {
+        let (now, shared) = (self.now(), &self.shared);
+        let (records, bytes, oldest) = {
+            let mut core = shared.core.lock();
+            core.tick(now);
+            let (records, bytes) = core.history();
+            (records, bytes, core.oldest())
+        };
+        shared.metrics.history_records.set(records as f64);
+        shared.metrics.history_bytes.set(bytes as f64);
+        shared
+            .metrics
+            .history_seconds
+            .set(oldest.map_or(0.0, |oldest| now.saturating_sub(oldest).as_secs_f64()));
+        shared.reminders.ring()
+    }
+
+    /// Asks for progress as long as somebody waits for it.
+    fn ask_for_progress(&self) -> Option<BoxFuture<'static, Result<(), StorageError>>> {
+        let wanted = !self.shared.waiters.is_empty() && !self.shared.no_progress.load(Ordering::Acquire);
+        wanted.then(|| self.ask())
+    }
+
+    fn ask(&self) -> BoxFuture<'static, Result<(), StorageError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            match shared.inner.request_progress().await {
+                error @ Err(StorageError::NotSupported { .. }) => error,
+                result => {
+                    shared.config.clock.sleep(shared.config.progress_period).await;
+                    result
+                }
+            }
+        })
+    }
+
+    fn without_progress(&self) {
+        tracing::warn!(
+            resource = %self.shared.info.group_resource(),
+            "the storage reports no progress: consistent reads are not served from the cache"
+        );
+        self.shared.no_progress.store(true, Ordering::Release);
+        self.shared.waiters.dismiss();
+    }
+}
+
+/// What an error of the backend's watch means for the log.
+fn over(error: StorageError) -> Over {
+    match error {
+        StorageError::Closed => Over::Closed,
+        error if error.is_expired() => Over::Relist(error.to_string()),
+        // It was at the cache's revision once and is not any more.
+        StorageError::TooLargeResourceVersion { .. } => {
+            Over::Relist("the storage went back to an earlier revision".into())
+        }
+        error => Over::Resume(Some(error)),
+    }
+}

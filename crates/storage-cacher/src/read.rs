@@ -1,0 +1,349 @@
+//! `get` and `list`: who answers, the cache or the storage below, and from which state.
+//!
+//! | asked for | answered from |
+//! |---|---|
+//! | get, most recent | below: one read there is as cheap as asking for the revision |
+//! | get or list, any | the state at hand |
+//! | get or list, not older than R | the state at hand once it has reached R |
+//! | list, most recent; continue at the latest | the state at hand once it has reached the backend's revision of after the call; else below |
+//! | list, exactly R; continue at R | the state of R while history reaches back to it; else below |
+//!
+//! While nothing was listed yet, what costs the storage below no more than a page goes there, and the rest is told to
+//! come back. All lists that go below share one limit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use apiserver_storage_api::{
+    ContinueToken, Entry, GetOptions, Key, List, ListAt, ListEnd, ListOptions, OnUnreadable, Page, ReadAt, Result,
+    Revision, Scope, SelectionPredicate, StorageError,
+};
+use futures::StreamExt;
+use futures::stream;
+
+use crate::cacher::Shared;
+use crate::core::root::{Root, Selected, Step, Walk, is_selected};
+
+/// Objects that are looked at in one go. A list that is through with less comes in one piece.
+const CHUNK: usize = 4_096;
+/// When a reader is told to come back for a revision that was not reached.
+const RETRY_FRESHNESS: Duration = Duration::from_secs(1);
+
+/// Why the cache cannot serve a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// The time is over.
+    Timeout(Revision),
+    /// The backend does not tell how far its watch is.
+    NoProgress,
+    /// There is no state at all.
+    Gone,
+}
+
+impl Shared {
+    pub(crate) async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
+        let root = match (options.at, self.loaded()) {
+            (ReadAt::MostRecent, _) | (_, None) => return self.inner.get(key, options).await,
+            (ReadAt::Any, Some(root)) => root,
+            (ReadAt::NotOlderThan(revision), Some(_)) => match self.reach(revision, false).await {
+                Ok(root) => root,
+                Err(Behind::Timeout(current)) => return Err(too_large(revision, current)),
+                Err(Behind::NoProgress | Behind::Gone) => return self.inner.get(key, options).await,
+            },
+        };
+        let entry = root
+            .get(key.as_str())
+            .ok_or_else(|| StorageError::KeyNotFound { key: key.to_string() })?;
+        entry.record()?;
+        Ok(entry.clone())
+    }
+
+    pub(crate) async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
+        match &options.at {
+            ListAt::Any => match self.at_hand(scope, &options).await? {
+                // Clients that take any state have always been given all of it.
+                Some(root) => {
+                    let options = ListOptions { limit: None, ..options };
+                    Ok(self.serve(&root, root.revision, scope, None, options))
+                }
+                None => self.below(scope, options).await,
+            },
+            ListAt::NotOlderThan(revision) => {
+                let revision = *revision;
+                if self.at_hand(scope, &options).await?.is_none() {
+                    return self.below(scope, options).await;
+                }
+                match self.reach(revision, false).await {
+                    Ok(root) => Ok(self.serve(&root, root.revision, scope, None, options)),
+                    Err(Behind::Timeout(current)) => Err(too_large(revision, current)),
+                    Err(Behind::NoProgress | Behind::Gone) => self.below(scope, options).await,
+                }
+            }
+            ListAt::MostRecent => self.consistent(scope, None, options).await,
+            ListAt::Exact(revision) => self.exact(scope, *revision, None, options).await,
+            ListAt::Continue(token) => {
+                let (token, start) = (token.clone(), token.start_in(scope));
+                match (token.revision(), scope) {
+                    (Some(revision), Scope::Under(_)) => self.exact(scope, revision, start, options).await,
+                    // A list of one key has no pages; its token means nothing.
+                    (_, Scope::Key(_)) | (None, _) => self.consistent(scope, start, options).await,
+                }
+            }
+        }
+    }
+
+    /// The state at hand; none: ask below.
+    async fn at_hand(&self, scope: &Scope, options: &ListOptions) -> Result<Option<Arc<Root>>> {
+        if let Some(root) = self.loaded() {
+            return Ok(Some(root));
+        }
+        let is_page = options.limit.is_some() && options.predicate.is_empty();
+        if is_page || matches!(scope, Scope::Key(_)) || self.status.is_closed() {
+            return Ok(None);
+        }
+        self.wait_ready().await.map(Some)
+    }
+
+    /// Waits a moment for a cache that is about to become ready.
+    pub(crate) async fn wait_ready(&self) -> Result<Arc<Root>> {
+        tokio::select! {
+            () = self.status.settled() => {}
+            () = self.config.clock.sleep(self.config.ready_timeout) => {}
+        }
+        self.current()
+            .ok_or_else(|| self.status.too_many_requests(self.config.clock.monotonic()))
+    }
+
+    /// The state once it has reached a revision. `consistent`: the revision is the backend's current one, which may
+    /// belong to another kind, so that only a progress report can bring the cache there.
+    pub(crate) async fn reach(&self, revision: Revision, consistent: bool) -> Result<Arc<Root>, Behind> {
+        let began = self.config.clock.monotonic();
+        let mut timeout = None;
+        loop {
+            match self.loaded() {
+                Some(root) if root.revision >= revision => {
+                    if timeout.is_some() {
+                        self.metrics.waited(self.config.clock.monotonic().saturating_sub(began));
+                    }
+                    return Ok(root);
+                }
+                None => return Err(Behind::Gone),
+                Some(_) if consistent && self.no_progress.load(Ordering::Acquire) => return Err(Behind::NoProgress),
+                Some(_) => {}
+            }
+            let mut ticket = self.waiters.join(revision);
+            // The state may have come between the look and the queue.
+            if self.loaded().is_none_or(|root| root.revision >= revision) {
+                continue;
+            }
+            self.feed_wake.notify_one();
+            let timeout = timeout.get_or_insert_with(|| self.config.clock.sleep(self.config.freshness_timeout));
+            tokio::select! {
+                () = ticket.reached() => {}
+                () = timeout => {
+                    self.metrics.waited(self.config.clock.monotonic().saturating_sub(began));
+                    let Some(root) = self.loaded() else { return Err(Behind::Gone) };
+                    if root.revision >= revision {
+                        return Ok(root);
+                    }
+                    return Err(Behind::Timeout(root.revision));
+                }
+            }
+        }
+    }
+
+    /// A list that reflects everything that was acknowledged before it was asked for.
+    async fn consistent(&self, scope: &Scope, start: Option<String>, options: ListOptions) -> Result<List> {
+        let Some(before) = self.current().filter(|_| !self.no_progress.load(Ordering::Acquire)) else {
+            return self.below(scope, options).await;
+        };
+        let now = self
+            .now
+            .ask(&self.inner)
+            .await
+            .inspect_err(|_| self.metrics.consistent_read(false, false))?;
+        if now < before.revision {
+            // The cache knows of revisions that the backend never had: it is another store now.
+            self.suspect_reset();
+            return self.below(scope, options).await;
+        }
+        match self.reach(now, true).await {
+            Ok(root) => {
+                self.metrics.consistent_read(true, false);
+                Ok(self.serve(&root, root.revision, scope, start, options))
+            }
+            Err(_) => {
+                let list = self.below(scope, options).await;
+                self.metrics.consistent_read(list.is_ok(), true);
+                list
+            }
+        }
+    }
+
+    /// A list of the state of one revision.
+    async fn exact(
+        &self,
+        scope: &Scope,
+        revision: Revision,
+        start: Option<String>,
+        options: ListOptions,
+    ) -> Result<List> {
+        let compacted = self
+            .inner
+            .compacted_revision()
+            .is_some_and(|compacted| revision < compacted);
+        if compacted || self.current().is_none() {
+            return self.below(scope, options).await;
+        }
+        match self.reach(revision, false).await {
+            Ok(_) => {}
+            Err(Behind::Timeout(current)) => return Err(too_large(revision, current)),
+            Err(Behind::NoProgress | Behind::Gone) => return self.below(scope, options).await,
+        }
+        let (past, epoch) = {
+            let core = self.core.lock();
+            (core.past(revision), Arc::clone(core.epoch()))
+        };
+        let Some(past) = past else {
+            return self.below(scope, options).await;
+        };
+        let kept = past.is_kept();
+        let root = past.build(self.info.indexes());
+        if !kept {
+            self.core.lock().keep(Arc::clone(&root), &epoch);
+        }
+        Ok(self.serve(&root, revision, scope, start, options))
+    }
+
+    /// A list from the storage below, under the limit.
+    async fn below(&self, scope: &Scope, options: ListOptions) -> Result<List> {
+        let limit = Arc::clone(&self.backend_lists);
+        let permit = tokio::select! {
+            permit = limit.acquire_owned() => permit.map_err(|_| StorageError::Closed)?,
+            () = self.config.clock.sleep(self.config.freshness_timeout) => {
+                return Err(StorageError::TooManyRequests {
+                    cause: "too many lists read from the storage below the cache".into(),
+                    retry_after: RETRY_FRESHNESS,
+                });
+            }
+        };
+        let list = self.inner.list(scope, options).await?;
+        let revision = list.revision();
+        // The permit goes back when the reader is through, or gone.
+        let pages = list.into_pages().map(move |page| {
+            let _held = &permit;
+            page
+        });
+        Ok(List::new(revision, pages.boxed()))
+    }
+
+    /// A list of a state in memory.
+    fn serve(
+        &self,
+        root: &Arc<Root>,
+        revision: Revision,
+        scope: &Scope,
+        start: Option<String>,
+        options: ListOptions,
+    ) -> List {
+        let walk = root.walk(scope, start.as_deref(), &options.predicate, self.info.indexes());
+        let limit = options.limit.filter(|_| matches!(scope, Scope::Under(_)));
+        let left = limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
+        let mut scan = Scan {
+            walk,
+            revision,
+            scope: scope.clone(),
+            predicate: options.predicate,
+            unreadable: options.unreadable,
+            left,
+        };
+        match scan.chunk() {
+            Ok(page) if page.end.is_none() => {
+                let rest = stream::unfold(Some(scan), next_page);
+                List::new(revision, stream::iter([Ok(page)]).chain(rest).boxed())
+            }
+            page => List::new(revision, stream::iter([page]).boxed()),
+        }
+    }
+}
+
+/// The next page that is not empty, or the last one; nothing after a failure.
+async fn next_page(scan: Option<Scan>) -> Option<(Result<Page>, Option<Scan>)> {
+    let mut scan = scan?;
+    loop {
+        match scan.chunk() {
+            Ok(page) if page.end.is_some() => return Some((Ok(page), None)),
+            Ok(page) if page.entries.is_empty() => tokio::task::yield_now().await,
+            Ok(page) => return Some((Ok(page), Some(scan))),
+            Err(error) => return Some((Err(error), None)),
+        }
+    }
+}
+
+/// A list that is being read from memory. Keeps its state alive.
+struct Scan {
+    walk: Walk,
+    revision: Revision,
+    scope: Scope,
+    predicate: SelectionPredicate,
+    unreadable: OnUnreadable,
+    /// How many more entries are wanted.
+    left: Option<usize>,
+}
+
+impl Scan {
+    fn chunk(&mut self) -> Result<Page> {
+        let wanted = self.left.unwrap_or(usize::MAX);
+        let mut entries = Vec::with_capacity(wanted.min(self.walk.left()).min(CHUNK));
+        let mut fault = None;
+        let (predicate, unreadable) = (&self.predicate, self.unreadable);
+        self.walk.examine(CHUNK, |entry| {
+            match is_selected(entry, predicate, unreadable) {
+                Selected::Yes => entries.push(entry.clone()),
+                Selected::No => {}
+                Selected::Fault => {
+                    fault = Some(entry.clone());
+                    return Step::Stop;
+                }
+            }
+            if entries.len() >= wanted {
+                Step::Stop
+            } else {
+                Step::Next
+            }
+        });
+        if let Some(unreadable) = fault {
+            unreadable.record()?;
+        }
+        if let Some(left) = &mut self.left {
+            *left -= entries.len();
+        }
+        let end = match (self.left, entries.last()) {
+            (Some(0), Some(last)) => Some(self.cut_off(last)),
+            _ if self.walk.left() == 0 => Some(ListEnd::default()),
+            _ => None,
+        };
+        Ok(Page { entries, end })
+    }
+
+    /// How a list ends whose limit was reached: with a token if the range has anything behind the last entry.
+    fn cut_off(&self, last: &Entry) -> ListEnd {
+        let behind = self.walk.root.count_behind(&self.scope, last.key().as_str());
+        match &self.scope {
+            Scope::Under(prefix) if behind > 0 => ListEnd {
+                next: ContinueToken::after(self.revision, prefix, last.key().as_str()),
+                remaining: self.predicate.is_empty().then_some(behind as u64),
+            },
+            _ => ListEnd::default(),
+        }
+    }
+}
+
+pub(crate) fn too_large(asked: Revision, current: Revision) -> StorageError {
+    StorageError::TooLargeResourceVersion {
+        asked,
+        current,
+        retry_after: RETRY_FRESHNESS,
+    }
+}

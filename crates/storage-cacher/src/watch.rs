@@ -1,0 +1,295 @@
+//! `watch`: where it begins, and the watcher, which is a cursor and a wake-up.
+//!
+//! A watcher costs the cache nothing while nothing happens: it has no buffer, no task and no timer. It reads at its own
+//! pace and delays nobody; when the log has moved past its cursor it ends with 410.
+
+use std::sync::{Arc, Weak};
+
+use apiserver_storage_api::{
+    Batch, OnUnreadable, ReadAt, Result, Revision, Scope, SelectionPredicate, StorageError, Watch, WatchItem,
+    WatchOptions, WatchStart,
+};
+use futures::stream;
+use tokio::sync::watch;
+
+use crate::cacher::Shared;
+use crate::core::log::{Cursor, End, Epoch, Next};
+use crate::core::root::{Selected, Step, Walk, is_selected};
+use crate::core::{Forgotten, From, Subscription};
+use crate::read::{Behind, too_large};
+
+/// Entries of one part of the initial state, and objects that are looked at for it in one go.
+const INITIAL_PART: usize = 512;
+const INITIAL_CHUNK: usize = 4_096;
+/// Records that are passed over before other tasks get their turn.
+const PASS_OVER: usize = 256;
+
+impl Shared {
+    pub(crate) async fn watch(self: &Arc<Self>, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+        if self.status.is_closed() {
+            return Err(self.status.too_many_requests(self.config.clock.monotonic()));
+        }
+        if self.current().is_none() {
+            self.wait_ready().await?;
+        }
+        let (from, position) = self.begin(options.start).await?;
+        let subscription = self.subscribe(scope, &options.predicate, from)?;
+        let initial = matches!(options.start, WatchStart::InitialState(_)).then(|| {
+            subscription
+                .root
+                .walk(scope, None, &options.predicate, self.info.indexes())
+        });
+        // What the cache has beyond the asked revision is new to this watcher; what it has not is not.
+        let position = position.unwrap_or(subscription.root.revision);
+        let watcher = Watcher {
+            shared: Arc::downgrade(self),
+            scope: scope.clone(),
+            whole: scope.as_str() == self.info.prefix().as_str(),
+            predicate: options.predicate,
+            reminder: options
+                .progress
+                .then(|| self.reminders.join(&*self.config.rng))
+                .flatten(),
+            initial,
+            initial_end: None,
+            epoch: subscription.epoch,
+            catch_up: subscription.catch_up,
+            live: subscription.live,
+            wake: subscription.wake,
+            position,
+            told: position,
+        };
+        let items = stream::unfold(Some(watcher), |watcher| async move {
+            let mut watcher = watcher?;
+            match watcher.next().await? {
+                Ok(item) => Some((Ok(item), Some(watcher))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(Watch::new(items))
+    }
+
+    /// Where the watcher's cursor begins, and what it has seen; none: what the cache has.
+    async fn begin(&self, start: WatchStart) -> Result<(From, Option<Revision>)> {
+        match start {
+            WatchStart::InitialState(ReadAt::Any) => Ok((From::Tail, None)),
+            WatchStart::InitialState(ReadAt::NotOlderThan(revision)) => {
+                self.reach_for_watch(revision, false).await?;
+                Ok((From::Tail, None))
+            }
+            WatchStart::InitialState(ReadAt::MostRecent) => {
+                let now = self.ask_now().await?;
+                self.reach_for_watch(now, true).await?;
+                Ok((From::Tail, None))
+            }
+            WatchStart::Now => {
+                let now = self.ask_now().await?;
+                Ok((From::After(now), Some(now)))
+            }
+            WatchStart::After(revision) => {
+                self.reach_for_watch(revision, false).await?;
+                Ok((From::After(revision), Some(revision)))
+            }
+        }
+    }
+
+    async fn ask_now(&self) -> Result<Revision> {
+        let before = self.loaded().map(|root| root.revision);
+        let now = self.now.ask(&self.inner).await?;
+        if before.is_some_and(|before| now < before) {
+            self.suspect_reset();
+            return Err(self.status.too_many_requests(self.config.clock.monotonic()));
+        }
+        Ok(now)
+    }
+
+    async fn reach_for_watch(&self, revision: Revision, consistent: bool) -> Result<()> {
+        match self.reach(revision, consistent).await {
+            Ok(_) => Ok(()),
+            Err(Behind::Timeout(current)) => Err(too_large(revision, current)),
+            Err(Behind::NoProgress) => Err(StorageError::internal(
+                "a watch stream was requested by the client but the required storage feature RequestWatchProgress is \
+                 disabled",
+            )),
+            Err(Behind::Gone) => Err(self.status.too_many_requests(self.config.clock.monotonic())),
+        }
+    }
+
+    fn subscribe(&self, scope: &Scope, predicate: &SelectionPredicate, from: From) -> Result<Subscription> {
+        let subscription = self.core.lock().subscribe(scope, predicate, from);
+        match subscription {
+            Some(Ok(subscription)) => Ok(subscription),
+            Some(Err(Forgotten)) => Err(StorageError::expired_watch()),
+            None => Err(self.status.too_many_requests(self.config.clock.monotonic())),
+        }
+    }
+}
+
+/// One watch.
+struct Watcher {
+    /// Does not keep the cache open.
+    shared: Weak<Shared>,
+    scope: Scope,
+    /// The scope is the whole kind.
+    whole: bool,
+    predicate: SelectionPredicate,
+    /// Set when the client wants to hear of progress.
+    reminder: Option<watch::Receiver<()>>,
+    /// What is left of the initial state.
+    initial: Option<Walk>,
+    initial_end: Option<Revision>,
+    epoch: Arc<Epoch>,
+    catch_up: Option<(Cursor, Revision)>,
+    live: Cursor,
+    wake: watch::Receiver<()>,
+    /// Everything of the scope up to this revision was delivered, or was nothing for this selection.
+    position: Revision,
+    /// The last revision that the client knows of.
+    told: Revision,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<Result<WatchItem>> {
+        while let Some(walk) = &mut self.initial {
+            let part = initial_part(walk, &self.predicate);
+            if walk.left() == 0 {
+                self.initial = None;
+                self.initial_end = Some(self.position);
+            }
+            if !part.is_empty() {
+                if let Some(shared) = self.shared.upgrade() {
+                    shared.metrics.init_events.increment(part.len() as u64);
+                }
+                return Some(Ok(WatchItem::Initial(part)));
+            }
+            tokio::task::yield_now().await;
+        }
+        if let Some(revision) = self.initial_end.take() {
+            return Some(Ok(WatchItem::InitialEnd(revision)));
+        }
+        self.next_change().await
+    }
+
+    async fn next_change(&mut self) -> Option<Result<WatchItem>> {
+        let mut passed = 0;
+        loop {
+            self.wake.borrow_and_update();
+            // Both are read before the cursor: only then does an empty ring mean what they say.
+            let (end, through) = (self.epoch.end(), self.epoch.through());
+            match self.advance() {
+                Next::Record(record) if record.revision <= self.position => {}
+                Next::Record(record) => {
+                    self.position = record.revision;
+                    if let Some(events) = record.seen_by(&self.scope, self.whole, &self.predicate) {
+                        self.told = record.revision;
+                        return Some(Ok(WatchItem::Batch(Batch {
+                            revision: record.revision,
+                            events,
+                        })));
+                    }
+                }
+                Next::Lost if end == Some(End::Closed) => return None,
+                Next::Lost => return Some(Err(self.expired())),
+                Next::Empty => {
+                    self.position = self.position.max(through);
+                    match end {
+                        Some(End::Closed) => return None,
+                        Some(End::Listed(continues)) => match self.carry_on(continues) {
+                            Ok(true) => continue,
+                            Ok(false) => return None,
+                            Err(error) => return Some(Err(error)),
+                        },
+                        None => {}
+                    }
+                    if let Some(bookmark) = self.bookmark(through) {
+                        return Some(Ok(bookmark));
+                    }
+                    self.wait().await;
+                    continue;
+                }
+            }
+            passed += 1;
+            if passed % PASS_OVER == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// The next record: first of the whole log, as far as the own ring does not reach back, then of the own ring.
+    fn advance(&mut self) -> Next {
+        if let Some((cursor, until)) = &mut self.catch_up {
+            match cursor.advance() {
+                Next::Record(record) if record.revision <= *until => return Next::Record(record),
+                Next::Lost => return Next::Lost,
+                Next::Record(_) | Next::Empty => self.catch_up = None,
+            }
+        }
+        self.live.advance()
+    }
+
+    /// Goes on in the next epoch, if that begins exactly where this watcher is. False: the cache is gone.
+    fn carry_on(&mut self, continues: Option<Revision>) -> Result<bool> {
+        let Some(at) = continues.filter(|at| *at <= self.position) else {
+            return Err(self.expired());
+        };
+        let Some(shared) = self.shared.upgrade() else {
+            return Ok(false);
+        };
+        let next = shared.subscribe(&self.scope, &self.predicate, From::After(at))?;
+        (self.epoch, self.live, self.catch_up, self.wake) = (next.epoch, next.live, next.catch_up, next.wake);
+        Ok(true)
+    }
+
+    fn expired(&self) -> StorageError {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.metrics.lost_watchers.increment(1);
+        }
+        StorageError::expired_watch()
+    }
+
+    /// What the client is told when nothing else is to be said, once in a period.
+    fn bookmark(&mut self, through: Revision) -> Option<WatchItem> {
+        let reminder = self.reminder.as_mut()?;
+        if !reminder.has_changed().unwrap_or(false) {
+            return None;
+        }
+        reminder.borrow_and_update();
+        if through <= self.told {
+            return None;
+        }
+        self.told = through;
+        Some(WatchItem::Progress(through))
+    }
+
+    async fn wait(&mut self) {
+        let reminder = async {
+            if let Some(reminder) = &mut self.reminder
+                && reminder.changed().await.is_ok()
+            {
+                return reminder.mark_changed();
+            }
+            // A reminder whose cache is gone never comes; the wake-up tells of the end.
+            std::future::pending().await
+        };
+        tokio::select! {
+            // A dropped ring has ended, which the epoch tells.
+            _ = self.wake.changed() => {}
+            () = reminder => {}
+        }
+    }
+}
+
+fn initial_part(walk: &mut Walk, predicate: &SelectionPredicate) -> Vec<apiserver_storage_api::Entry> {
+    let mut part = Vec::with_capacity(walk.left().min(INITIAL_PART));
+    walk.examine(INITIAL_CHUNK, |entry| {
+        if let Selected::Yes = is_selected(entry, predicate, OnUnreadable::Include) {
+            part.push(entry.clone());
+        }
+        if part.len() >= INITIAL_PART {
+            Step::Stop
+        } else {
+            Step::Next
+        }
+    });
+    part
+}
