@@ -33,7 +33,7 @@ pub(crate) fn quote(text: &str) -> String {
 
 /// The characters outside ASCII that occur in practice and that Go's `IsPrint` refuses: controls, separators, marks of
 /// direction, private use.
-fn unprintable(c: char) -> bool {
+pub(crate) fn unprintable(c: char) -> bool {
     c.is_control()
         || (c.is_whitespace() && c != ' ')
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')

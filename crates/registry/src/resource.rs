@@ -130,7 +130,8 @@ pub(crate) fn unsupported(info: &ResourceInfo, verb: &str) -> ApiError {
 /// fresh state; must not remember what an earlier attempt saw.
 #[async_trait]
 pub trait ObjectUpdate: Send {
-    /// What must hold of the stored object. The uid of the new object is checked anyway.
+    /// What must hold of the stored object, checked on every attempt before the recipe runs. A PUT names the uid of its
+    /// body here (409 when it differs); a uid that first shows up in the new object is an immutable field (422).
     fn preconditions(&self) -> Preconditions {
         Preconditions::default()
     }
@@ -149,6 +150,18 @@ pub struct Replace(pub Value);
 
 #[async_trait]
 impl ObjectUpdate for Replace {
+    fn preconditions(&self) -> Preconditions {
+        let uid = self
+            .0
+            .pointer("/metadata/uid")
+            .and_then(Value::as_str)
+            .filter(|uid| !uid.is_empty());
+        Preconditions {
+            uid: uid.map(str::to_owned),
+            resource_version: None,
+        }
+    }
+
     async fn update(&mut self, _: Option<&Entry>) -> Result<Value> {
         Ok(self.0.clone())
     }
@@ -325,6 +338,7 @@ impl Deleted {
 
 /// The body of the answer to a delete.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "made once per request and taken apart at once")]
 pub enum DeleteBody {
     /// The object.
     Object(Answer),

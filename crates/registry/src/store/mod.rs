@@ -19,8 +19,12 @@ use crate::resource::{
 };
 use crate::strategy::Strategy;
 
+mod collection;
+mod create;
+mod delete;
+mod graceful;
 mod read;
-mod writes;
+mod update;
 
 /// The store of one resource, or of one subresource of it. Cloning shares everything.
 ///
@@ -114,6 +118,23 @@ impl<T: Object> Store<T> {
                 front: Arc::new(strategy),
                 subresource: Some(name.into()),
                 verbs: Verbs::SUBRESOURCE,
+                rng: Arc::clone(&inner.rng),
+                options: inner.options.clone(),
+            }),
+        }
+    }
+
+    /// The same front with only these verbs (`namespaces/finalize` cannot be read).
+    #[must_use]
+    pub fn with_verbs(&self, verbs: Verbs) -> Self {
+        let inner = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                storage: Arc::clone(&inner.storage),
+                main: Arc::clone(&inner.main),
+                front: Arc::clone(&inner.front),
+                subresource: inner.subresource.clone(),
+                verbs,
                 rng: Arc::clone(&inner.rng),
                 options: inner.options.clone(),
             }),
