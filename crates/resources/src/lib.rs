@@ -23,6 +23,7 @@ pub mod document;
 pub mod fieldvalidation;
 pub mod gofmt;
 pub mod merge;
+pub mod openapi;
 pub mod table;
 pub mod types;
 pub mod validation;
