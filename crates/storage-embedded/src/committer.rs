@@ -3,10 +3,12 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use apiserver_storage_api::BoxError;
 use apiserver_storage_api::time::Clock;
 use apiserver_storage_kv::{KvError, KvResult};
 
@@ -14,12 +16,16 @@ use crate::core::{Answer, now};
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::error::Trouble;
+use crate::group::Group;
 use crate::writer::{Decision, Op, Writer};
 
 /// Requests that wait; a caller beyond that waits for a place.
 const QUEUE: usize = 256;
 /// Bytes of keys and values after which a group is full.
 const BYTES_PER_GROUP: usize = 16 << 20;
+
+/// How long writes are refused after one found no space.
+const PAUSE_WHEN_FULL: Duration = Duration::from_secs(5);
 
 type Reply = oneshot::Sender<KvResult<Answer>>;
 
@@ -45,6 +51,7 @@ impl Committer {
             writer,
             clock,
             queue: receiver,
+            full_until: None,
         };
         std::thread::Builder::new()
             .name("embedded-commit".to_owned())
@@ -96,7 +103,15 @@ struct Thread {
     writer: Writer,
     clock: Arc<dyn Clock>,
     queue: mpsc::Receiver<Request>,
+    /// After a write that found no space: when the next one is tried.
+    full_until: Option<Duration>,
 }
+
+/// A request's caller and what was decided for it.
+type Decided = (Reply, KvResult<Decision>);
+
+/// The engine was stopped; everybody has been told.
+struct Stopped;
 
 impl Thread {
     fn run_to_end(mut self) {
@@ -115,7 +130,7 @@ impl Thread {
 
     fn run(&mut self) {
         while let Some(requests) = self.receive() {
-            if self.commit(requests).is_err() {
+            if let Err(Stopped) = self.commit(requests) {
                 return;
             }
         }
@@ -124,7 +139,7 @@ impl Thread {
     /// The next requests, waiting for one unless there is other work. `None` when no more can come.
     fn receive(&mut self) -> Option<Vec<Request>> {
         let mut requests = Vec::new();
-        if !self.writer.has_backlog() {
+        if self.full_until.is_some() || !self.writer.has_backlog() {
             requests.push(self.queue.blocking_recv()?);
         }
         let mut bytes: usize = requests.iter().map(|request| request.op.bytes()).sum();
@@ -143,41 +158,89 @@ impl Thread {
     }
 
     /// One group. Fails when the engine must not go on.
-    fn commit(&mut self, requests: Vec<Request>) -> Result<(), ()> {
+    fn commit(&mut self, requests: Vec<Request>) -> Result<(), Stopped> {
+        let time = now(&*self.clock);
+        if self.full_until.is_some_and(|until| time.monotonic < until) {
+            for request in requests {
+                answer(request.reply, Err(KvError::NoSpace(Box::new(Trouble::Full))));
+            }
+            return Ok(());
+        }
         let mut group = self.writer.begin();
         let expiry = self.writer.next_expiry();
-        let time = now(&*self.clock);
-        let decided: Vec<(Reply, KvResult<Decision>)> = requests
+        let decided: Vec<Decided> = requests
             .into_iter()
             .map(|request| (request.reply, self.writer.decide(request.op, time, &mut group)))
             .collect();
         if !group.is_empty() {
-            if let Err(error) = self.disk.commit(&group) {
-                self.fail(decided, error);
-                return Err(());
+            let started = self.clock.monotonic();
+            match self.disk.commit(&group) {
+                Ok(()) => {}
+                Err(KvError::NoSpace(error)) => return self.out_of_space(decided, &group, error),
+                Err(error) => return self.fail(decided, &error),
             }
+            let took = self.clock.monotonic().saturating_sub(started);
+            metrics::histogram!("apiserver_storage_embedded_commit_duration_seconds").record(took);
+            metrics::histogram!("apiserver_storage_embedded_commit_records").record(group.records.len() as f64);
             self.engine.publish(&self.writer, &group);
+            self.full_until = None;
+            self.engine.set_full(false);
         }
         if self.writer.next_expiry() != expiry {
             self.engine.timer.notify_one();
         }
+        self.answer_all(decided, &group);
+        Ok(())
+    }
+
+    fn answer_all(&self, decided: Vec<Decided>, group: &Group) {
         for (reply, decision) in decided {
-            let answer = decision.and_then(|decision| self.engine.answer(decision, &group));
-            // A caller that has left does not want to know.
-            let _ = reply.send(answer);
+            answer(reply, decision.and_then(|decision| self.engine.answer(decision, group)));
+        }
+    }
+
+    /// A commit found no space. What the disk has is found out by opening the file anew; then writes are refused for a
+    /// while, because each attempt costs that much.
+    fn out_of_space(&mut self, decided: Vec<Decided>, group: &Group, error: BoxError) -> Result<(), Stopped> {
+        let mut loaded = match self.disk.reopen() {
+            Ok(loaded) => loaded,
+            Err(reopening) => {
+                tracing::error!(
+                    error = &*error,
+                    "embedded storage is out of space and its file cannot be reopened"
+                );
+                return self.fail(decided, &reopening);
+            }
+        };
+        // A transaction is on the disk as a whole or not at all.
+        let written = loaded.writer.head == self.writer.head
+            && loaded.writer.compacted == self.writer.compacted
+            && loaded.writer.coordination == self.writer.coordination;
+        loaded.writer.inherit(&mut self.writer);
+        self.writer = loaded.writer;
+        self.engine.set_full(true);
+        self.full_until = Some(self.clock.monotonic() + PAUSE_WHEN_FULL);
+        if written {
+            self.engine.publish(&self.writer, group);
+            self.answer_all(decided, group);
+            return Ok(());
+        }
+        for (reply, decision) in decided {
+            let refused = || KvError::NoSpace(Box::new(Trouble::Full));
+            answer(reply, Err(decision.err().unwrap_or_else(refused)));
         }
         Ok(())
     }
 
     /// A commit failed: what the disk has of it is open, so nothing goes on, and nobody learns more than that.
-    fn fail(&self, decided: Vec<(Reply, KvResult<Decision>)>, error: KvError) {
-        let reason = describe(&error);
+    fn fail(&self, decided: Vec<Decided>, error: &KvError) -> Result<(), Stopped> {
+        let reason = describe(error);
         self.engine.stop(&reason);
         for (reply, decision) in decided {
             let stopped = Trouble::Stopped {
                 reason: Arc::from(reason.as_str()),
             };
-            let answer = match decision {
+            let error = match decision {
                 Ok(Decision::Applied(_) | Decision::Coordinated(true) | Decision::Compacted) => {
                     KvError::OutcomeUnknown(Box::new(stopped))
                 }
@@ -185,9 +248,15 @@ impl Thread {
                 Ok(_) => stopped.into(),
                 Err(error) => error,
             };
-            let _ = reply.send(Err(answer));
+            answer(reply, Err(error));
         }
+        Err(Stopped)
     }
+}
+
+/// Answers a caller. One that has left does not want to know.
+fn answer(reply: Reply, answer: KvResult<Answer>) {
+    let _ = reply.send(answer);
 }
 
 /// An error with its causes in one line.

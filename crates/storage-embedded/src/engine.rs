@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -53,6 +54,8 @@ pub(crate) struct Engine {
     /// Wakes the timer when something is due earlier than it sleeps.
     pub(crate) timer: Notify,
     status: Mutex<Status>,
+    /// The last write found no space.
+    full: AtomicBool,
 }
 
 impl Engine {
@@ -81,6 +84,7 @@ impl Engine {
             signal: watch::Sender::new(signal),
             timer: Notify::new(),
             status: Mutex::new(Status::Running),
+            full: AtomicBool::new(false),
         }
     }
 
@@ -156,10 +160,19 @@ impl Engine {
     /// Why the engine does not take requests, if so.
     pub(crate) fn health(&self) -> Result<(), String> {
         match &*self.status.lock() {
+            Status::Running if self.full.load(Ordering::Relaxed) => Err("no space left: writes are refused".to_owned()),
             Status::Running => Ok(()),
             Status::Closed => Err("closed".to_owned()),
             #[cfg(feature = "durable")]
             Status::Stopped(reason) => Err(format!("stopped after a failed write: {reason}")),
+        }
+    }
+
+    /// Notes whether the last write found space.
+    #[cfg(feature = "durable")]
+    pub(crate) fn set_full(&self, full: bool) {
+        if self.full.swap(full, Ordering::Relaxed) != full {
+            tracing::warn!(full, "space for the embedded storage");
         }
     }
 

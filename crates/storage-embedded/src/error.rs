@@ -22,6 +22,16 @@ pub(crate) enum Trouble {
         source: BoxError,
     },
     #[cfg(feature = "durable")]
+    #[error("data file cannot be opened: place={place}")]
+    DataFile {
+        place: String,
+        #[source]
+        source: BoxError,
+    },
+    #[cfg(feature = "durable")]
+    #[error("writes are refused until there is space again")]
+    Full,
+    #[cfg(feature = "durable")]
     #[error("data format is not known: found={found} known={known}")]
     Format { found: u64, known: u64 },
     #[cfg(feature = "durable")]

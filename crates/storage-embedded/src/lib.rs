@@ -21,16 +21,52 @@
 //! The same engine without a file, [`EmbeddedConfig::memory`], keeps its values in memory and writes on the caller's
 //! thread; it is all there is without the feature `durable`.
 //!
+//! # As a store of objects
+//!
+//! [`EmbeddedStore`] is the object store on this engine; `typed` gives it a type of your own:
+//!
 //! ```
+//! use std::sync::Arc;
+//!
+//! use apiserver_storage_embedded::api::{
+//!     CreateOptions, GetOptions, ListOptions, ResourceInfo, ResourceScope, Scope, Storage, StorageExt,
+//! };
 //! use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
-//! use apiserver_storage_kv::{Expected, Kv, Lease, WriteOutcome};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! #[serde(rename_all = "camelCase")]
+//! struct Widget {
+//!     api_version: String,
+//!     kind: String,
+//!     metadata: serde_json::Map<String, serde_json::Value>,
+//!     spec: Spec,
+//! }
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! struct Spec {
+//!     color: String,
+//! }
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-//! let kv = EmbeddedKv::open(EmbeddedConfig::memory()).await?;
-//! let outcome = kv.put_if("/registry/pods/a", "1".into(), Expected::Absent, Lease::None).await?;
-//! let (pair, now) = kv.get("/registry/pods/a", None).await?;
-//! assert!(matches!(outcome, WriteOutcome::Applied(revision) if revision == now));
-//! assert_eq!(pair.map(|pair| pair.value), Some("1".into()));
+//! // `EmbeddedConfig::directory("/var/lib/widgets")` keeps them on disk.
+//! let kv = Arc::new(EmbeddedKv::open(EmbeddedConfig::memory()).await?);
+//! let info = ResourceInfo::new("example.com", "v1", "widgets", "Widget", ResourceScope::Namespaced);
+//! let store = Arc::new(kv.store(info));
+//! let widgets = store.typed::<Widget>();
+//!
+//! let widget: Widget = serde_json::from_value(serde_json::json!({
+//!     "apiVersion": "example.com/v1",
+//!     "kind": "Widget",
+//!     "metadata": { "name": "a", "namespace": "ns" },
+//!     "spec": { "color": "red" },
+//! }))?;
+//! let key = store.resource().object_key(Some("ns"), "a")?;
+//! let created = widgets.create(&key, &widget, CreateOptions::default()).await?;
+//! let got = widgets.get(&key, GetOptions::default()).await?;
+//! assert_eq!(got, created);
+//! assert_eq!(got.spec.color, "red");
+//! assert!(got.metadata.contains_key("resourceVersion"));
 //! kv.close().await;
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! # }).map_err(|error| error.to_string())?;
@@ -42,7 +78,7 @@
 //! One process at a time has a store open; there is no replication. Backups are copies of the closed directory.
 
 mod config;
-mod kv;
+mod embedded;
 
 mod engine;
 mod error;
@@ -68,9 +104,14 @@ mod disk;
 mod medium;
 
 pub use self::config::{EmbeddedConfig, HistoryBounds};
-pub use self::kv::EmbeddedKv;
+pub use self::embedded::EmbeddedKv;
 #[cfg(feature = "durable")]
 pub use self::medium::Medium;
 
-/// The object store on this engine.
+pub use apiserver_storage_api as api;
+pub use apiserver_storage_kv as kv;
+pub use apiserver_storage_transform as transform;
+
+/// The object store on this engine: one resource of an [`EmbeddedKv`] as a [`Storage`](api::Storage). Made by
+/// [`EmbeddedKv::store`], or with another configuration by its own `new`.
 pub type EmbeddedStore = apiserver_storage_kv::KvStore<EmbeddedKv>;

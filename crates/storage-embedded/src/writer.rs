@@ -161,6 +161,15 @@ impl Writer {
         }
     }
 
+    /// Takes over what is known of earlier times from a writer that failed.
+    #[cfg(feature = "durable")]
+    pub(crate) fn inherit(&mut self, failed: &mut Writer) {
+        let head = self.head;
+        self.samples = std::mem::take(&mut failed.samples);
+        // What the failed one noted of its last group never was.
+        self.samples.retain(|(_, revision)| *revision <= head);
+    }
+
     /// When the first lease ends.
     pub(crate) fn next_expiry(&self) -> Option<LeaseId> {
         self.leases.keys().next().copied()

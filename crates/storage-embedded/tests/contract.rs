@@ -1,4 +1,5 @@
 //! The contract of a backend, in memory and on disk alike.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 

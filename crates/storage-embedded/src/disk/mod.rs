@@ -49,41 +49,54 @@ pub(crate) struct Birth<'a> {
     pub(crate) rng: &'a dyn Rng,
 }
 
+/// What stands in a data file beside values.
+pub(crate) struct Loaded {
+    pub(crate) writer: Writer,
+    pub(crate) store_id: StoreId,
+}
+
 /// An open data file.
 pub(crate) struct Disk {
     /// Absent once closed. Held for reading during every use, so that closing waits for them.
     open: RwLock<Option<Open>>,
-    quick_repair: bool,
+    config: EmbeddedConfig,
 }
 
 struct Open {
     // Dropped in this order: the lock on the place goes when the file is closed.
     database: Database,
-    _place: Place,
+    place: Place,
 }
 
 impl Disk {
-    /// Opens the file, or makes it, and reads the state of the writer. Waits for the disk.
-    pub(crate) fn open(config: &EmbeddedConfig, birth: &Birth<'_>) -> KvResult<(Self, Writer, StoreId)> {
+    /// Opens the file, or makes it, and reads what stands in it. Waits for the disk.
+    pub(crate) fn open(config: EmbeddedConfig, birth: &Birth<'_>) -> KvResult<(Self, Loaded)> {
         let place = Place::claim(&config.location)?;
         let database = place.open(config.cache_bytes, |database| create(database, birth))?;
-        let (writer, store_id) = load(&database, config)?;
-        let open = RwLock::new(Some(Open {
-            database,
-            _place: place,
-        }));
-        let disk = Self {
-            open,
-            quick_repair: config.quick_repair,
+        let loaded = load(&database, &config)?;
+        let open = RwLock::new(Some(Open { database, place }));
+        Ok((Self { open, config }, loaded))
+    }
+
+    /// Opens the file anew after a commit that failed, to find out what it has. When that fails the file stays closed.
+    pub(crate) fn reopen(&self) -> KvResult<Loaded> {
+        let mut open = self.open.write();
+        let Some(Open { database, place }) = open.take() else {
+            return Err(KvError::Closed);
         };
-        Ok((disk, writer, store_id))
+        // A handle that has seen an error writes nothing more: this closes the file as a crash would.
+        drop(database);
+        let database = place.reopen(self.config.cache_bytes)?;
+        let loaded = load(&database, &self.config)?;
+        *open = Some(Open { database, place });
+        Ok(loaded)
     }
 
     /// Writes a group and returns when it is safe.
     pub(crate) fn commit(&self, group: &Group) -> KvResult<()> {
         self.with(|database| {
             let mut transaction = database.begin_write().map_err(fault)?;
-            transaction.set_quick_repair(self.quick_repair);
+            transaction.set_quick_repair(self.config.quick_repair);
             write_records(&transaction, group).map_err(fault)?;
             write_names(&transaction, group).map_err(fault)?;
             transaction.commit().map_err(fault)
@@ -228,7 +241,7 @@ fn create(database: &Database, birth: &Birth<'_>) -> Result<(), redb::Error> {
 }
 
 /// Reads everything but values.
-fn load(database: &Database, config: &EmbeddedConfig) -> KvResult<(Writer, StoreId)> {
+fn load(database: &Database, config: &EmbeddedConfig) -> KvResult<Loaded> {
     let transaction = database.begin_read().map_err(fault)?;
     let store = transaction.open_table(STORE).map_err(fault)?;
     let format = number(&store, FORMAT_FIELD)?.ok_or(Trouble::Field { field: FORMAT_FIELD })?;
@@ -271,7 +284,10 @@ fn load(database: &Database, config: &EmbeddedConfig) -> KvResult<(Writer, Store
         .get(STORE_ID_FIELD)
         .map_err(fault)?
         .ok_or(Trouble::Field { field: STORE_ID_FIELD })?;
-    Ok((writer, crate::identity::store_id(id.value())))
+    Ok(Loaded {
+        writer,
+        store_id: crate::identity::store_id(id.value()),
+    })
 }
 
 fn number(store: &impl ReadableTable<&'static str, &'static [u8]>, field: &'static str) -> KvResult<Option<u64>> {

@@ -1,5 +1,6 @@
 //! Where the data file is, and that nobody else uses it.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -53,25 +54,55 @@ impl Place {
         cache_bytes: usize,
         create: impl FnOnce(&Database) -> Result<(), redb::Error>,
     ) -> KvResult<Database> {
-        let mut builder = Builder::new();
-        builder.set_cache_size(cache_bytes);
         match self {
             Place::Directory { path, .. } => {
-                let data = path.join(DATA_FILE);
-                if !data.try_exists().map_err(|error| unusable(path, error))? {
-                    make_file(&builder, path, create)?;
+                if !path
+                    .join(DATA_FILE)
+                    .try_exists()
+                    .map_err(|error| unusable(path, error))?
+                {
+                    make_file(&builder(cache_bytes), path, create)?;
                 }
-                builder.open(&data).map_err(fault)
+                self.reopen(cache_bytes)
             }
-            Place::Medium(medium) => {
-                let database = builder
-                    .create_with_backend(MediumBackend(Arc::clone(medium)))
-                    .map_err(fault)?;
+            Place::Medium(_) => {
+                let database = self.reopen(cache_bytes)?;
                 create(&database).map_err(fault)?;
                 Ok(database)
             }
         }
     }
+
+    /// Opens the data file, which is there.
+    pub(super) fn reopen(&self, cache_bytes: usize) -> KvResult<Database> {
+        let opened = match self {
+            Place::Directory { path, .. } => builder(cache_bytes).open(path.join(DATA_FILE)),
+            Place::Medium(medium) => builder(cache_bytes).create_with_backend(MediumBackend(Arc::clone(medium))),
+        };
+        opened.map_err(|error| match fault(error) {
+            KvError::Fault(source) => Trouble::DataFile {
+                place: self.to_string(),
+                source,
+            }
+            .into(),
+            error => error,
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Directory { path, .. } => path.display().fmt(f),
+            Place::Medium(medium) => write!(f, "{medium:?}"),
+        }
+    }
+}
+
+fn builder(cache_bytes: usize) -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes);
+    builder
 }
 
 /// Makes a whole new data file under another name, then names it: a crash in between leaves no half of one.

@@ -1,6 +1,9 @@
 //! What the tests of the engine share.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+#[cfg(feature = "durable")]
+pub mod disk;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

@@ -8,12 +8,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use apiserver_storage_api::Revision;
+use apiserver_storage_api::time::Rng;
+use apiserver_storage_api::{ResourceInfo, Revision};
 use apiserver_storage_kv::{
-    Capabilities, Expected, Kv, KvError, KvPair, KvResult, KvWatch, Lease, LeaseId, RangePage, RangeRequest, StoreId,
-    WatchRequest, WriteOutcome,
+    Capabilities, Expected, Kv, KvError, KvPair, KvResult, KvStoreConfig, KvWatch, Lease, LeaseId, RangePage,
+    RangeRequest, StoreId, WatchRequest, WriteOutcome,
 };
+use apiserver_storage_transform::Identity;
 
+use crate::EmbeddedStore;
 use crate::config::{EmbeddedConfig, Location};
 use crate::core::{Answer, Core};
 use crate::engine::Engine;
@@ -33,6 +36,7 @@ const MAX_KEY_BYTES: usize = 64 << 10;
 /// and [`close`](Self::close) does so and waits.
 pub struct EmbeddedKv {
     core: Arc<Core>,
+    rng: Arc<dyn Rng>,
     max_value_bytes: usize,
     timer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -47,6 +51,7 @@ impl EmbeddedKv {
     /// data is damaged or of another format. [`KvError::NoSpace`] when the disk is full.
     pub async fn open(config: EmbeddedConfig) -> KvResult<Self> {
         let max_value_bytes = config.max_value_bytes.min(u32::MAX as usize);
+        let rng = Arc::clone(&config.rng);
         let core = match config.location {
             Location::Memory => open_memory(&config),
             #[cfg(feature = "durable")]
@@ -57,9 +62,19 @@ impl EmbeddedKv {
         let timer = Mutex::new(Some(tokio::spawn(task)));
         Ok(Self {
             core,
+            rng,
             max_value_bytes,
             timer,
         })
+    }
+
+    /// The store of one resource in here, under `/registry`, as JSON and not encrypted. Where that is to be otherwise:
+    /// [`EmbeddedStore::new`].
+    pub fn store(self: &Arc<Self>, resource: ResourceInfo) -> EmbeddedStore {
+        let config = KvStoreConfig::new("/registry", Arc::new(Identity))
+            .with_clock(Arc::clone(&self.core.clock))
+            .with_rng(Arc::clone(&self.rng));
+        EmbeddedStore::new(Arc::clone(self), resource, config)
     }
 
     /// Finishes the writes that were accepted, ends all watches with [`KvError::Closed`] and closes the file. Further
@@ -109,7 +124,7 @@ fn open_memory(config: &EmbeddedConfig) -> Core {
 #[cfg(feature = "durable")]
 async fn open_durable(config: EmbeddedConfig) -> KvResult<Core> {
     use crate::committer::Committer;
-    use crate::disk::{Birth, Disk};
+    use crate::disk::{Birth, Disk, Loaded};
 
     let runtime = tokio::runtime::Handle::current();
     let recent_bytes = config.recent_bytes;
@@ -118,18 +133,13 @@ async fn open_durable(config: EmbeddedConfig) -> KvResult<Core> {
         let first = config
             .first_revision
             .unwrap_or_else(|| first_revision(config.clock.now()));
-        Disk::open(
-            &config,
-            &Birth {
-                first,
-                rng: &*config.rng,
-            },
-        )
+        let rng = Arc::clone(&config.rng);
+        Disk::open(config, &Birth { first, rng: &*rng })
     });
     let opened = opened
         .await
         .unwrap_or_else(|ended| Err(Trouble::Reader(Box::new(ended)).into()));
-    let (disk, writer, store_id) = opened?;
+    let (disk, Loaded { writer, store_id }) = opened?;
     let disk = Arc::new(disk);
     let log = RecordLog::new(writer.head.next(), Some(recent_bytes));
     let reader = Reader::disk(Arc::clone(&disk), runtime);
