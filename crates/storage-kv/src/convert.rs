@@ -105,6 +105,16 @@ impl<K: Kv> Inner<K> {
         full
     }
 
+    /// The full key of a key or scope of this resource; those of another are refused (`storage-api/KEY-09`).
+    pub(crate) fn own_key(&self, key: &str) -> Result<String> {
+        let prefix = self.info.prefix().as_str();
+        if key.starts_with(prefix) {
+            return Ok(self.full_key(key));
+        }
+        let message = format!("invalid key: {key:?} lacks resource prefix: {prefix:?}");
+        Err(StorageError::InvalidKey { message })
+    }
+
     /// The part of a backend key below the cluster prefix.
     pub(crate) fn relative<'k>(&self, full: &'k str) -> Option<&'k str> {
         full.strip_prefix(self.config.cluster_prefix.as_str())

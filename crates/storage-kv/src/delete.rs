@@ -10,7 +10,7 @@ use crate::write::Written;
 
 impl<K: Kv> Inner<K> {
     pub(crate) async fn delete(&self, key: &Key, options: DeleteOptions, check: &mut dyn Check) -> Result<Entry> {
-        let full = self.full_key(key.as_str());
+        let full = self.own_key(key.as_str())?;
         let mut attempts = Attempts::new(&self.config, options.deadline);
         // A suggestion must not talk us into deleting a readable object as an unreadable one (`storage-api/DEL-17`).
         let suggestion = options.suggestion.as_ref().filter(|_| !options.unreadable);

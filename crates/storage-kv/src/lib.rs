@@ -23,3 +23,6 @@ pub use self::kv::{
     RangeRequest, StoreId, WatchRequest, WriteOutcome, prefix_end,
 };
 pub use self::store::{KvStore, KvStoreConfig};
+
+/// The transformers that a store takes: part of its constructor, so that users need not name the crate themselves.
+pub use apiserver_storage_transform as transform;

@@ -71,6 +71,7 @@ impl At {
 
 impl<K: Kv> Inner<K> {
     pub(crate) async fn list(self: &Arc<Self>, scope: &Scope, options: ListOptions) -> Result<List> {
+        self.own_key(scope.as_str())?;
         let at = At::of(&options.at);
         if let Some(asked) = at.pinned.filter(|revision| *revision > Revision::MAX) {
             // Backends count with signed numbers and would take this for something else (`storage-api/CONT-24`).

@@ -161,7 +161,7 @@ impl<K: Kv> Storage for KvStore<K> {
     }
 
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
-        let full = self.0.full_key(key.as_str());
+        let full = self.0.own_key(key.as_str())?;
         let read = self.0.timed("get", self.0.kv.get(&full, None)).await;
         let (pair, current) = read.map_err(|error| convert::storage_error(error, Call::Key(&full)))?;
         // Whether the answer can be given at all is decided before whether there is something (`storage-api/GET-04`).

@@ -88,7 +88,7 @@ impl<K: Kv> Inner<K> {
         options: UpdateOptions,
         update: &mut dyn Update,
     ) -> Result<Entry> {
-        let full = self.full_key(key.as_str());
+        let full = self.own_key(key.as_str())?;
         let mut attempts = Attempts::new(&self.config, options.deadline);
         let mut state = match State::suggested(key, options.suggestion.as_ref()) {
             Some(state) => state,

@@ -61,10 +61,10 @@ impl<K: Kv> Inner<K> {
     }
 
     pub(crate) async fn create(&self, key: &Key, value: &Encoded, options: CreateOptions) -> Result<Entry> {
+        let full = self.own_key(key.as_str())?;
         if carries_revision(value.json()) {
             return Err(StorageError::ResourceVersionSetOnCreate);
         }
-        let full = self.full_key(key.as_str());
         let prepared = self.prepare(key, &full, value, Revision::MIN)?;
         let ttl = options.ttl.map_or(Ttl::Never, Ttl::After);
         match self.write("create", &full, &prepared, Expected::Absent, ttl).await? {

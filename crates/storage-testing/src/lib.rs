@@ -1,1 +1,70 @@
-//! The conformance suite, model and fault injectors for storage backends.
+//! The conformance suite of storage backends: what the users of a [`Storage`](apiserver_storage_api::Storage) rely on,
+//! as cases that any store can be run through.
+//!
+//! A backend writes a [`Harness`] and one line, [`conformance!`]; each case becomes a test with its own name. A case
+//! shows one behaviour, and names it by the IDs of the catalogue. What a backend cannot do (compact, look behind the
+//! store) is an [`Ability`] that it does not list: the cases that need it are skipped and say so.
+//!
+//! Beside the suite: [`ReferenceKv`], a backend that is obviously right and loses answers on request; [`FaultStore`],
+//! which does that over any store; [`SwitchTransformer`], whose faults a test switches; and [`model`], random histories
+//! compared with a map.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use apiserver_storage_api::Storage;
+//! use apiserver_storage_kv::{KvStore, KvStoreConfig, transform::Identity};
+//! use apiserver_storage_testing::{Ability, Harness, ReferenceKv, fixture};
+//!
+//! struct Reference(Arc<ReferenceKv>);
+//!
+//! #[async_trait::async_trait]
+//! impl Harness for Reference {
+//!     const ABILITIES: &'static [Ability] = &[Ability::Direct];
+//!
+//!     async fn start() -> Self {
+//!         Self(Arc::new(ReferenceKv::new()))
+//!     }
+//!
+//!     fn store(&self) -> Arc<dyn Storage> {
+//!         let config = KvStoreConfig::new("/registry", Arc::new(Identity));
+//!         Arc::new(KvStore::new(Arc::clone(&self.0), fixture::pods(), config))
+//!     }
+//!
+//!     fn other(&self) -> Arc<dyn Storage> {
+//!         let config = KvStoreConfig::new("/registry", Arc::new(Identity));
+//!         Arc::new(KvStore::new(Arc::clone(&self.0), fixture::config_maps(), config))
+//!     }
+//! }
+//!
+//! // In a file under `tests/`; each case becomes a `#[test]`.
+//! apiserver_storage_testing::conformance!(Reference);
+//! # fn main() {}
+//! ```
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "this crate is tests; a panic is how they fail"
+)]
+
+#[macro_use]
+mod suite;
+
+mod harness;
+
+pub mod cases;
+pub mod fixture;
+pub mod model;
+
+mod fault;
+mod reference;
+mod transformer;
+
+pub use self::fault::FaultStore;
+pub use self::harness::{Ability, Harness};
+pub use self::reference::{Calls, LostAnswer, ReferenceKv};
+pub use self::transformer::{Faults, SwitchTransformer};
+
+#[doc(hidden)]
+pub use self::harness::run;

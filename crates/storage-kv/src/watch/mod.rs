@@ -53,7 +53,7 @@ impl<K: Kv> Inner<K> {
     }
 
     async fn open(&self, scope: &Scope, options: &WatchOptions, from: Option<Revision>) -> Result<KvWatch> {
-        let key = self.full_key(scope.as_str());
+        let key = self.own_key(scope.as_str())?;
         let request = WatchRequest {
             key: key.clone(),
             prefix: matches!(scope, Scope::Under(_)),
