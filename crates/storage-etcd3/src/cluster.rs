@@ -1,0 +1,311 @@
+//! The members as one thing to call: failover, retries, deadlines, and whether it is still the same store.
+//!
+//! All calls go to one member until it fails; the next one is tried then, by everybody. A read is repeated as long as
+//! members cannot be reached. A write is repeated only if it surely was not sent: a repeated one might meet itself.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+
+use apiserver_storage_api::time::{Clock, jitter};
+use apiserver_storage_api::{BoxError, Revision};
+use apiserver_storage_kv::{KvError, KvResult};
+use etcd_client::ResponseHeader;
+use tokio::sync::watch;
+
+use crate::config::{EtcdConfig, EtcdConfigError};
+use crate::error::{Failure, classify, fault};
+use crate::member::{Clients, Member, Trust, trust_of};
+use crate::tls::Tls;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is shared by all that talk to one cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) config: EtcdConfig,
+    members: Vec<Member>,
+    current: AtomicUsize,
+    identity: Mutex<Identity>,
+    closed: watch::Sender<bool>,
+}
+
+/// Which store it is, and how far it was seen.
+#[derive(Debug, Default)]
+struct Identity {
+    /// Zero until the first answer.
+    cluster: u64,
+    highest: u64,
+    generation: u64,
+}
+
+/// A point in the life of a store: no linearizable answer to a later call is below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) highest: u64,
+    pub(crate) generation: u64,
+}
+
+/// What a call does, and so what it means that its answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It can be repeated.
+    Read,
+    /// It cannot.
+    Write,
+}
+
+impl Cluster {
+    pub(crate) fn new(config: EtcdConfig) -> Result<Self, EtcdConfigError> {
+        if config.servers.is_empty() {
+            return Err(EtcdConfigError::NoServers);
+        }
+        let tls = Tls::read(&config)?;
+        let members = config.servers.iter().map(|server| Member::new(server, &config, &tls));
+        let members = members.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            members,
+            config,
+            current: AtomicUsize::new(0),
+            identity: Mutex::default(),
+            closed: watch::Sender::new(false),
+        })
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.config.clock
+    }
+
+    /// Ends all calls that have not begun; watches and tasks see it.
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    pub(crate) fn closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
+    }
+
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The member that calls go to.
+    pub(crate) fn current(&self) -> (usize, &Member) {
+        let index = self.current.load(Ordering::Relaxed) % self.members.len();
+        (index, &self.members[index])
+    }
+
+    /// The member failed: the next one is current, unless somebody saw to that already. What was known of it may have
+    /// changed when it comes back.
+    pub(crate) fn rotate(&self, failed: usize) {
+        self.members[failed].set_trust(Trust::Unknown);
+        let next = (failed + 1) % self.members.len();
+        if next != failed {
+            let moved = self
+                .current
+                .compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed);
+            if moved.is_ok() {
+                let (from, to) = (&self.members[failed].server, &self.members[next].server);
+                tracing::debug!(from, to, "etcd member failed, going to the next one");
+            }
+        }
+    }
+
+    /// A call that only reads.
+    pub(crate) async fn read<T, F>(&self, call: impl Fn(&Clients) -> F) -> KvResult<T>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        self.call(Effect::Read, call).await
+    }
+
+    /// A call that changes something.
+    pub(crate) async fn write<T, F>(&self, call: impl Fn(&Clients) -> F) -> KvResult<T>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        self.call(Effect::Write, call).await
+    }
+
+    async fn call<T, F>(&self, effect: Effect, call: impl Fn(&Clients) -> F) -> KvResult<T>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let mut retry = Retry::new(self, self.config.retry_deadline);
+        loop {
+            if self.is_closed() {
+                return Err(KvError::Closed);
+            }
+            let (index, member) = self.current();
+            let attempt = async {
+                let clients = member.clients().await.map_err(not_sent)?;
+                call(clients).await.map_err(classify)
+            };
+            let cause = match self.within(self.config.request_timeout, attempt).await {
+                Some(Ok(answer)) => return Ok(answer),
+                Some(Err(Failure::Answer(error))) => return Err(error),
+                Some(Err(Failure::NotSent(cause))) => cause,
+                Some(Err(Failure::Lost(cause))) if effect == Effect::Read => cause,
+                Some(Err(Failure::Lost(cause))) => {
+                    self.rotate(index);
+                    return Err(KvError::OutcomeUnknown(cause));
+                }
+                None => {
+                    self.rotate(index);
+                    return Err(match effect {
+                        Effect::Read => KvError::Timeout(elapsed()),
+                        Effect::Write => KvError::OutcomeUnknown(elapsed()),
+                    });
+                }
+            };
+            self.rotate(index);
+            retry.pause(cause).await?;
+        }
+    }
+
+    /// Awaits for at most so long.
+    pub(crate) async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        let timer = self.clock().sleep(limit);
+        tokio::select! {
+            biased;
+            done = future => Some(done),
+            () = timer => None,
+        }
+    }
+
+    /// Where the store is known to be now; taken before a call, held against its answer.
+    pub(crate) fn mark(&self) -> Mark {
+        let identity = self.identity.lock();
+        Mark {
+            highest: identity.highest,
+            generation: identity.generation,
+        }
+    }
+
+    /// Takes the revision out of an answer.
+    ///
+    /// With a mark from before the call (which must have been linearizable), fails with [`KvError::Reset`] when the
+    /// store went back behind it; in any case when it is another store.
+    pub(crate) fn observe(&self, header: Option<ResponseHeader>, mark: Option<Mark>) -> KvResult<Revision> {
+        let header = header.ok_or_else(|| fault("an answer without header"))?;
+        let revision = positive(header.revision())?;
+        let mut identity = self.identity.lock();
+        let same = identity.cluster == 0 || identity.cluster == header.cluster_id();
+        let current = mark.is_none_or(|mark| mark.generation == identity.generation);
+        if same && !current {
+            return Err(KvError::Reset);
+        }
+        let behind = mark.is_some_and(|mark| revision.get() < mark.highest);
+        if !same || behind {
+            let (was, highest) = (identity.cluster, identity.highest);
+            *identity = Identity {
+                cluster: header.cluster_id(),
+                highest: revision.get(),
+                generation: identity.generation + 1,
+            };
+            drop(identity);
+            let is = header.cluster_id();
+            tracing::error!(was, is, highest, %revision, "the etcd cluster is another one, or went back");
+            metrics::counter!("apiserver_storage_etcd_resets_total").increment(1);
+            return Err(KvError::Reset);
+        }
+        identity.cluster = header.cluster_id();
+        identity.highest = identity.highest.max(revision.get());
+        Ok(revision)
+    }
+
+    /// The cluster's id, once anything has answered.
+    pub(crate) fn id(&self) -> Option<u64> {
+        let id = self.identity.lock().cluster;
+        (id != 0).then_some(id)
+    }
+
+    /// Asks a member for its version, unless it is known.
+    pub(crate) async fn learn_trust(&self, member: &Member) -> Trust {
+        if member.trust() != Trust::Unknown {
+            return member.trust();
+        }
+        let status = async {
+            let mut client = member.clients().await?.maintenance.clone();
+            client.status().await
+        };
+        if let Some(Ok(status)) = self.within(self.config.health_timeout, status).await {
+            let trust = trust_of(status.version());
+            if trust == Trust::No {
+                let (server, version) = (&member.server, status.version());
+                tracing::warn!(server, version, "this etcd reports no trustworthy progress on watches");
+            }
+            member.set_trust(trust);
+        }
+        member.trust()
+    }
+}
+
+/// Logging in failed: whatever it was, the call itself was not sent.
+fn not_sent(error: etcd_client::Error) -> Failure {
+    match classify(error) {
+        Failure::Lost(cause) | Failure::NotSent(cause) => Failure::NotSent(cause),
+        answer @ Failure::Answer(_) => answer,
+    }
+}
+
+fn elapsed() -> BoxError {
+    "no answer in time".into()
+}
+
+/// A revision as etcd counts them.
+pub(crate) fn positive(revision: i64) -> KvResult<Revision> {
+    u64::try_from(revision)
+        .ok()
+        .and_then(Revision::new)
+        .ok_or_else(|| fault(format!("an answer with revision {revision}")))
+}
+
+/// Attempts of one call: each member at once, then pauses that grow, then no more.
+pub(crate) struct Retry<'a> {
+    cluster: &'a Cluster,
+    give_up: Duration,
+    failed: usize,
+}
+
+impl<'a> Retry<'a> {
+    pub(crate) fn new(cluster: &'a Cluster, limit: Duration) -> Self {
+        Self {
+            cluster,
+            give_up: cluster.clock().monotonic().saturating_add(limit),
+            failed: 0,
+        }
+    }
+
+    /// Waits until the next attempt.
+    ///
+    /// Fails with [`KvError::Unreachable`] when there was time enough, with [`KvError::Closed`] on shutdown.
+    pub(crate) async fn pause(&mut self, cause: BoxError) -> KvResult<()> {
+        let clock = self.cluster.clock();
+        if clock.monotonic() >= self.give_up {
+            return Err(KvError::Unreachable(cause));
+        }
+        self.failed += 1;
+        let members = self.cluster.members.len();
+        if !self.failed.is_multiple_of(members) {
+            return Ok(());
+        }
+        let rounds = u32::try_from(self.failed / members - 1).unwrap_or(u32::MAX).min(10);
+        let pause = FIRST_PAUSE.saturating_mul(1 << rounds).min(LONGEST_PAUSE);
+        let mut closed = self.cluster.closed();
+        let closed = closed.wait_for(|closed| *closed).map(drop);
+        tokio::select! {
+            biased;
+            () = closed => Err(KvError::Closed),
+            () = clock.sleep(jitter(&*self.cluster.config.rng, pause)) => Ok(()),
+        }
+    }
+}

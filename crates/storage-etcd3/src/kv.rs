@@ -1,0 +1,162 @@
+//! [`EtcdKv`]: the contract of a backend, on a cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use apiserver_storage_api::Revision;
+use apiserver_storage_kv::{
+    Capabilities, Expected, Kv, KvError, KvPair, KvResult, KvWatch, Lease, LeaseId, RangePage, RangeRequest, StoreId,
+    WatchRequest, WriteOutcome,
+};
+
+use crate::cluster::Cluster;
+use crate::config::{EtcdConfig, EtcdConfigError};
+use crate::member::Trust;
+use crate::shared::Shared;
+use crate::{compact, health, watch};
+
+/// An etcd cluster as a backend: one value per cluster and process, however many resources are kept in it.
+///
+/// Calls go to one member until it fails, then to the next. Dropping it (or [`close`](Self::close)) ends its watches
+/// and its background tasks.
+#[derive(Debug)]
+pub struct EtcdKv {
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl EtcdKv {
+    /// Prepares the connections, tries a first read, and starts looking after the cluster (health, compaction).
+    ///
+    /// A cluster that does not answer is no failure: [`Kv::health`] says so, and calls fail until it does. Reads the
+    /// TLS files. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`EtcdConfigError`] when the configuration cannot be used.
+    pub async fn connect(config: EtcdConfig) -> Result<Self, EtcdConfigError> {
+        let shared = Arc::new(Shared::new(Cluster::new(config)?));
+        health::probe(&shared).await;
+        let mut tasks = vec![tokio::spawn(health::run(Arc::clone(&shared)))];
+        if let Some(interval) = shared
+            .cluster
+            .config
+            .compaction_interval
+            .filter(|interval| !interval.is_zero())
+        {
+            tasks.push(tokio::spawn(compact::run(Arc::clone(&shared), interval)));
+        }
+        Ok(Self { shared, tasks })
+    }
+
+    /// Ends watches and background tasks; calls that come later fail with [`KvError::Closed`]. Calls that are under way
+    /// come to their end.
+    pub async fn close(mut self) {
+        self.shared.cluster.close();
+        for task in self.tasks.drain(..) {
+            task.abort();
+            // What it says is that it was cancelled.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for EtcdKv {
+    fn drop(&mut self) {
+        self.shared.cluster.close();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Kv for EtcdKv {
+    async fn now(&self) -> KvResult<Revision> {
+        self.shared.now().await
+    }
+
+    async fn get(&self, key: &str, at: Option<Revision>) -> KvResult<(Option<KvPair>, Revision)> {
+        self.shared.get(key, at).await
+    }
+
+    async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
+        self.shared.range(request).await
+    }
+
+    async fn put_if(&self, key: &str, value: Bytes, expected: Expected, lease: Lease) -> KvResult<WriteOutcome> {
+        self.shared.put_if(key, value, expected, lease).await
+    }
+
+    async fn delete_if(&self, key: &str, expected: Revision) -> KvResult<WriteOutcome> {
+        self.shared.delete_if(key, expected).await
+    }
+
+    async fn lease(&self, ttl: Duration) -> KvResult<LeaseId> {
+        self.shared.lease(ttl).await
+    }
+
+    async fn watch(&self, request: WatchRequest) -> KvResult<KvWatch> {
+        watch::open(Arc::clone(&self.shared), request).await
+    }
+
+    async fn request_progress(&self) -> KvResult<()> {
+        if !self.capabilities().progress {
+            return Err(KvError::NotSupported(
+                "trustworthy progress needs etcd 3.4.31, 3.5.13 or 3.6.0",
+            ));
+        }
+        self.shared
+            .progress_asked
+            .send_modify(|asked| *asked = asked.wrapping_add(1));
+        Ok(())
+    }
+
+    async fn compact(&self, revision: Revision) -> KvResult<()> {
+        self.shared.compact(revision).await
+    }
+
+    fn compacted_revision(&self) -> Option<Revision> {
+        self.shared.compacted()
+    }
+
+    async fn coordination_get(&self, key: &str) -> KvResult<Option<(Bytes, u64)>> {
+        self.shared.coordination_get(key).await
+    }
+
+    async fn coordination_put(&self, key: &str, value: Bytes, version: u64) -> KvResult<bool> {
+        self.shared.coordination_put(key, value, version).await
+    }
+
+    /// The cluster's id. A cluster that is made anew or restored under another token has another one; one that is
+    /// restored under its old name is noticed because its revision went back.
+    async fn store_id(&self) -> KvResult<StoreId> {
+        let id = match self.shared.cluster.id() {
+            Some(id) => id,
+            None => {
+                self.shared.now().await?;
+                self.shared.cluster.id().unwrap_or_default()
+            }
+        };
+        Ok(StoreId(format!("etcd-{id:016x}")))
+    }
+
+    /// Progress is trusted when the member that calls go to has a version without the known faults, and no other
+    /// member is known to have one with them.
+    fn capabilities(&self) -> Capabilities {
+        let cluster = &self.shared.cluster;
+        let (_, current) = cluster.current();
+        let doubtful = cluster.members().iter().any(|member| member.trust() == Trust::No);
+        let progress = current.trust() == Trust::Yes && !doubtful;
+        Capabilities::new(progress, false, self.shared.max_value_bytes())
+    }
+
+    fn health(&self) -> Result<(), String> {
+        if self.shared.cluster.is_closed() {
+            return Err("server is shutting down".to_owned());
+        }
+        self.shared.health.lock().clone()
+    }
+}

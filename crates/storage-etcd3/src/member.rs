@@ -1,0 +1,202 @@
+//! One server of the cluster: its connections, and what is known of its version.
+//!
+//! Reads and writes share one connection. Watches have others, because a watch that nobody reads holds back what it is
+//! sent: each may hold [`STREAM_WINDOW`] bytes, and a connection carries no more watches than its own window has room
+//! for, so that one slow reader never stops another.
+
+use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, MaintenanceClient, WatchClient};
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use tonic::transport::Endpoint;
+
+use crate::config::{Credentials, EtcdConfig, EtcdConfigError};
+
+/// Bytes that a watch may have on their way before its reader takes them.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Watches on one connection.
+const WATCHES_PER_LINK: usize = 64;
+const WATCH_WINDOW: u32 = STREAM_WINDOW * WATCHES_PER_LINK as u32;
+
+/// For answers of many megabytes.
+const UNARY_STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const UNARY_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// One server.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// As it was given.
+    pub(crate) server: String,
+    endpoint: Endpoint,
+    credentials: Option<Credentials>,
+    unary: OnceCell<Clients>,
+    links: Mutex<Vec<Weak<Link>>>,
+    trust: AtomicU8,
+}
+
+/// The clients of the connection for reads and writes.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    pub(crate) kv: KvClient,
+    pub(crate) lease: LeaseClient,
+    pub(crate) maintenance: MaintenanceClient,
+}
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clients").finish_non_exhaustive()
+    }
+}
+
+/// A connection for watches. Whoever holds it has a watch on it.
+pub(crate) struct Link {
+    client: WatchClient,
+}
+
+impl Link {
+    pub(crate) fn client(&self) -> WatchClient {
+        self.client.clone()
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+/// Whether progress reports of a server never run ahead of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Trust {
+    Unknown = 0,
+    Yes = 1,
+    No = 2,
+}
+
+impl Member {
+    pub(crate) fn new(server: &str, config: &EtcdConfig, tls: &crate::tls::Tls) -> Result<Self, EtcdConfigError> {
+        let endpoint = tls.endpoint(server)?;
+        let endpoint = endpoint
+            .connect_timeout(config.connect_timeout)
+            .http2_keep_alive_interval(config.keepalive_interval)
+            .keep_alive_timeout(config.keepalive_timeout)
+            .keep_alive_while_idle(true);
+        Ok(Self {
+            server: server.to_owned(),
+            endpoint,
+            credentials: config.credentials.clone(),
+            unary: OnceCell::new(),
+            links: Mutex::new(Vec::new()),
+            trust: AtomicU8::new(Trust::Unknown as u8),
+        })
+    }
+
+    /// The clients for reads and writes. Touches the network only to log in.
+    pub(crate) async fn clients(&self) -> Result<&Clients, etcd_client::Error> {
+        let connect = async || {
+            let client = self.client(UNARY_STREAM_WINDOW, UNARY_WINDOW).await?;
+            Ok(Clients {
+                kv: client.kv_client().max_decoding_message_size(usize::MAX),
+                lease: client.lease_client(),
+                maintenance: client.maintenance_client(),
+            })
+        };
+        self.unary.get_or_try_init(connect).await
+    }
+
+    /// A connection with room for a watch.
+    pub(crate) async fn link(&self) -> Result<Arc<Link>, etcd_client::Error> {
+        if let Some(link) = self.roomy_link() {
+            return Ok(link);
+        }
+        let client = self.client(STREAM_WINDOW, WATCH_WINDOW).await?;
+        let link = Arc::new(Link {
+            client: client.watch_client().max_decoding_message_size(usize::MAX),
+        });
+        self.links.lock().push(Arc::downgrade(&link));
+        Ok(link)
+    }
+
+    fn roomy_link(&self) -> Option<Arc<Link>> {
+        let mut links = self.links.lock();
+        links.retain(|link| link.strong_count() > 0);
+        let mut roomy = links.iter().filter(|link| link.strong_count() < WATCHES_PER_LINK);
+        roomy.find_map(Weak::upgrade)
+    }
+
+    async fn client(&self, stream_window: u32, window: u32) -> Result<Client, etcd_client::Error> {
+        let endpoint = self.endpoint.clone();
+        let endpoint = endpoint
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(window);
+        let mut options = ConnectOptions::new().with_require_leader(true);
+        if let Some(Credentials { user, password }) = &self.credentials {
+            // Tokens end; each request is then cloned to be sent again, which only clusters with users pay for.
+            options = options.with_user(user, password).with_auto_token_refresh(true);
+        }
+        Client::from_channel(Channel::Tonic(endpoint.connect_lazy()), Some(options)).await
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        match self.trust.load(Ordering::Relaxed) {
+            1 => Trust::Yes,
+            2 => Trust::No,
+            _ => Trust::Unknown,
+        }
+    }
+
+    pub(crate) fn set_trust(&self, trust: Trust) {
+        self.trust.store(trust as u8, Ordering::Relaxed);
+    }
+}
+
+/// Progress can be trusted from 3.4.31, 3.5.13 and 3.6.0 on: before, it could overtake events, or stay away for ever
+/// (`storage-etcd3/FEAT-02`, `storage-etcd3/FEAT-08`). What is not a version cannot.
+pub(crate) fn trust_of(version: &str) -> Trust {
+    let mut parts = version
+        .trim_start_matches('v')
+        .split(['-', '+'])
+        .next()
+        .unwrap_or_default()
+        .split('.');
+    let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
+    let trusted = match (number(), number(), number()) {
+        (Some(3), Some(4), Some(patch)) => patch >= 31,
+        (Some(3), Some(5), Some(patch)) => patch >= 13,
+        (Some(3), Some(minor), Some(_)) => minor >= 6,
+        (Some(major), Some(_), Some(_)) => major > 3,
+        _ => false,
+    };
+    if trusted { Trust::Yes } else { Trust::No }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Trust, trust_of};
+
+    // covers: storage-etcd3/FEAT-02, storage-etcd3/FEAT-04
+    #[test]
+    fn progress_is_trusted_from_fixed_versions_on() {
+        for (version, want) in [
+            ("3.4.30", Trust::No),
+            ("3.4.31", Trust::Yes),
+            ("3.5.0", Trust::No),
+            ("3.5.12", Trust::No),
+            ("3.5.13", Trust::Yes),
+            ("3.5.30", Trust::Yes),
+            ("3.6.0", Trust::Yes),
+            ("3.6.0-rc.1", Trust::Yes),
+            ("3.3.99", Trust::No),
+            ("4.0.0", Trust::Yes),
+            ("", Trust::No),
+            ("new", Trust::No),
+            ("3.5", Trust::No),
+        ] {
+            assert_eq!(trust_of(version), want, "{version:?}");
+        }
+    }
+}

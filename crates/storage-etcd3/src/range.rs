@@ -1,0 +1,199 @@
+//! Reads: one key, or a range in parts.
+//!
+//! etcd bounds an answer by keys only. What a number of keys weighs is remembered per range, so that a bound in bytes
+//! becomes one in keys.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+
+use etcd_client::{GetOptions, GetResponse};
+use parking_lot::Mutex;
+
+use apiserver_storage_api::Revision;
+use apiserver_storage_kv::{KvError, KvPair, KvResult, RangePage, RangeRequest};
+
+use crate::convert;
+use crate::shared::Shared;
+
+/// Keys of a bounded page whose weight is not known yet.
+const FIRST_KEYS: u64 = 500;
+/// Fewer keys are not asked for, whatever they weigh, unless the caller wants fewer.
+const LEAST_KEYS: u64 = 10;
+/// Ranges whose weight is remembered.
+const REMEMBERED: usize = 4096;
+
+/// What a value of a range weighs, by the end of the range, which all pages of a list share.
+#[derive(Debug, Default)]
+pub(crate) struct Averages(Mutex<HashMap<String, u64>>);
+
+impl Averages {
+    /// How many keys to ask for.
+    fn limit(&self, request: &RangeRequest) -> Option<u64> {
+        let keys = request.limit.map(NonZeroU64::get);
+        let Some(bytes) = request
+            .limit_bytes
+            .filter(|_| !request.keys_only && !request.count_only)
+        else {
+            return keys;
+        };
+        let average = self.0.lock().get(request.end.as_deref().unwrap_or_default()).copied();
+        let fitting = average.map_or(FIRST_KEYS, |average| (bytes.get() / average.max(1)).max(LEAST_KEYS));
+        Some(keys.map_or(fitting, |keys| keys.min(fitting)))
+    }
+
+    fn learn(&self, request: &RangeRequest, pairs: &[KvPair]) {
+        let keys = u64::try_from(pairs.len()).unwrap_or(u64::MAX);
+        let bytes: usize = pairs.iter().map(|pair| pair.value.len()).sum();
+        let Some(average) = u64::try_from(bytes).unwrap_or(u64::MAX).checked_div(keys) else {
+            return;
+        };
+        if request.limit_bytes.is_none() || request.keys_only {
+            return;
+        }
+        let mut known = self.0.lock();
+        let range = request.end.as_deref().unwrap_or_default();
+        match known.get_mut(range) {
+            // Heavy values count at once, light ones slowly: a page that is too large costs more than one more page.
+            Some(weight) => *weight = average.max((*weight * 3 + average) / 4),
+            None => {
+                if known.len() >= REMEMBERED {
+                    known.clear();
+                }
+                known.insert(range.to_owned(), average);
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) async fn get(&self, key: &str, at: Option<Revision>) -> KvResult<(Option<KvPair>, Revision)> {
+        let options = GetOptions::new().with_limit(1);
+        let (answer, revision) = self.range_call(key.into(), options, at).await?;
+        let stored = answer.0.kvs.into_iter().next();
+        Ok((stored.map(convert::pair).transpose()?, revision))
+    }
+
+    pub(crate) async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
+        if request.end.as_ref().is_some_and(|end| *end <= request.start) {
+            // etcd would take an empty end for a single key.
+            let revision = self.now().await?;
+            return Ok(RangePage {
+                pairs: Vec::new(),
+                more: false,
+                count: 0,
+                revision,
+            });
+        }
+        let mut options = GetOptions::new().with_range(convert::end_key(request.end.as_deref()));
+        if let Some(limit) = self.averages.limit(&request) {
+            options = options.with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
+        }
+        if request.keys_only {
+            options = options.with_keys_only();
+        }
+        if request.count_only {
+            options = options.with_count_only();
+        }
+        let key = convert::start_key(&request.start);
+        let (answer, revision) = self.range_call(key, options, request.at).await?;
+        let answer = answer.0;
+        let pairs = answer.kvs.into_iter().map(convert::pair);
+        let pairs = pairs.collect::<KvResult<Vec<_>>>()?;
+        self.averages.learn(&request, &pairs);
+        Ok(RangePage {
+            pairs,
+            more: answer.more,
+            count: u64::try_from(answer.count).unwrap_or_default(),
+            revision,
+        })
+    }
+
+    async fn range_call(
+        &self,
+        key: Vec<u8>,
+        mut options: GetOptions,
+        at: Option<Revision>,
+    ) -> KvResult<(GetResponse, Revision)> {
+        if let Some(at) = at {
+            let Some(at) = convert::signed(at) else {
+                return Err(self.future().await);
+            };
+            options = options.with_revision(at);
+        }
+        let mark = self.cluster.mark();
+        let read = self.cluster.read(|clients| {
+            let (mut kv, key, options) = (clients.kv.clone(), key.clone(), options.clone());
+            async move { kv.get(key, Some(options)).await }
+        });
+        let mut answer = match read.await {
+            Ok(answer) => answer,
+            Err(KvError::Future { .. }) => return Err(self.future().await),
+            // What is asked for is gone, so everything below the revision after it is.
+            Err(KvError::Compacted { .. }) => {
+                let compacted = at.map(Revision::next);
+                return Err(self.learned(KvError::Compacted { compacted }));
+            }
+            Err(error) => return Err(error),
+        };
+        let revision = self.cluster.observe(answer.take_header(), Some(mark))?;
+        Ok((answer, revision))
+    }
+
+    /// The error of a read from the future, which has to say where the store is.
+    async fn future(&self) -> KvError {
+        match self.now().await {
+            Ok(current) => KvError::Future { current },
+            Err(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use apiserver_storage_api::Revision;
+    use apiserver_storage_kv::{KvPair, RangeRequest};
+
+    use super::{Averages, FIRST_KEYS};
+
+    fn page(keys: usize, bytes: usize) -> Vec<KvPair> {
+        let pair = KvPair {
+            key: "/registry/pods/a".into(),
+            value: vec![0; bytes].into(),
+            revision: Revision::MIN,
+            created: Revision::MIN,
+            lease: None,
+        };
+        vec![pair; keys]
+    }
+
+    #[test]
+    fn a_bound_in_bytes_becomes_one_in_keys_once_their_weight_is_known() {
+        let averages = Averages::default();
+        let mut request = RangeRequest::prefix("/registry/pods/");
+        assert_eq!(averages.limit(&request), None, "no bound, no limit");
+        request.limit_bytes = NonZeroU64::new(1_000_000);
+        assert_eq!(averages.limit(&request), Some(FIRST_KEYS));
+        averages.learn(&request, &page(10, 10_000));
+        assert_eq!(averages.limit(&request), Some(100));
+        request.limit = NonZeroU64::new(7);
+        assert_eq!(
+            averages.limit(&request),
+            Some(7),
+            "the caller's limit is never exceeded"
+        );
+        request.limit = None;
+        averages.learn(&request, &page(10, 100_000));
+        assert_eq!(averages.limit(&request), Some(10), "heavier ones count at once");
+        averages.learn(&request, &[]);
+        assert_eq!(averages.limit(&request), Some(10), "an empty page says nothing");
+        let other = RangeRequest {
+            end: Some("/registry/x".into()),
+            ..request.clone()
+        };
+        assert_eq!(averages.limit(&other), Some(FIRST_KEYS));
+        request.keys_only = true;
+        assert_eq!(averages.limit(&request), None, "keys weigh nothing worth counting");
+    }
+}

@@ -1,0 +1,269 @@
+//! Watches: opened on a connection of their own, continued elsewhere when that breaks, ended only when going on would
+//! lose something.
+//!
+//! A watch is pulled by its reader and has no task and no queue: while nobody reads, the server is held back by the
+//! flow control of its stream. It goes on after the last revision that was delivered or reported as reached, so a break
+//! loses and repeats nothing. A silent watch is asked for progress; one that does not answer is opened anew.
+
+mod batch;
+mod open;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use etcd_client::{GetOptions, WatchResponse};
+use futures::stream::{self, StreamExt};
+use futures::{FutureExt, future};
+use tokio::sync::watch;
+
+use apiserver_storage_api::{BoxError, Revision};
+use apiserver_storage_kv::{KvError, KvResult, KvWatch, KvWatchItem, WatchRequest};
+
+use self::batch::Batches;
+use self::open::{Open, ended, progress_of};
+use crate::cluster::Retry;
+use crate::convert;
+use crate::error::{Failure, classify, fault};
+use crate::shared::Shared;
+
+/// Opens a watch; returns when a member has accepted it.
+pub(crate) async fn open(shared: Arc<Shared>, request: WatchRequest) -> KvResult<KvWatch> {
+    let cluster = &shared.cluster;
+    let now = match request.from {
+        Some(_) => None,
+        // The member that takes the watch may lag: only the cluster knows what "now" is.
+        None => Some(shared.now().await?),
+    };
+    let from = match (request.from, now) {
+        (Some(from), _) => from,
+        (None, Some(now)) => now.next(),
+        (None, None) => return Err(fault("a watch without a start")),
+    };
+    let generation = cluster.mark().generation;
+    let mut retry = Retry::new(cluster, cluster.config.retry_deadline);
+    let open = loop {
+        if cluster.is_closed() {
+            return Err(KvError::Closed);
+        }
+        match cluster.open_watch(&request, from).await {
+            Ok(open) => break open,
+            Err((member, Failure::Lost(cause) | Failure::NotSent(cause))) => {
+                cluster.rotate(member);
+                retry.pause(cause).await?;
+            }
+            Err((_, Failure::Answer(error))) => return Err(shared.learned(error)),
+        }
+    };
+    let revision = now.map_or(open.revision, |now| now.max(open.revision));
+    if from <= open.revision {
+        // Whether that start is compacted, the server says late, and only if nothing else is to be said.
+        shared.still_readable(&request.key, from).await?;
+    }
+    tracing::debug!(key = request.key, %from, server = cluster.members()[open.member].server, "etcd watch opened");
+    let live = Live {
+        asked: shared.progress_asked.subscribe(),
+        closed: cluster.closed(),
+        shared,
+        request,
+        generation,
+        batches: Batches::new(from),
+        open: Some(open),
+        ready: VecDeque::new(),
+        unanswered: false,
+        over: false,
+    };
+    let items = stream::unfold(live, Live::next).boxed();
+    Ok(KvWatch { revision, items })
+}
+
+impl Shared {
+    /// Fails if the state at a revision is gone.
+    async fn still_readable(&self, key: &str, at: Revision) -> KvResult<()> {
+        let Some(at) = convert::signed(at) else {
+            return Ok(());
+        };
+        let key = convert::start_key(key);
+        let read = self.cluster.read(|clients| {
+            let (mut kv, key) = (clients.kv.clone(), key.clone());
+            let options = GetOptions::new().with_revision(at).with_count_only();
+            async move { kv.get(key, Some(options)).await }
+        });
+        match read.await {
+            Err(KvError::Compacted { .. }) => Err(self.learned(KvError::Compacted {
+                compacted: u64::try_from(at).ok().and_then(Revision::new).map(Revision::next),
+            })),
+            // The watch is open; whatever else is wrong, it will say so itself.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What woke a watch.
+enum Wake {
+    Message(Box<Result<Option<WatchResponse>, etcd_client::Error>>),
+    Asked,
+    Silent,
+    Closed,
+}
+
+/// A running watch.
+struct Live {
+    shared: Arc<Shared>,
+    request: WatchRequest,
+    /// Which life of the store it belongs to.
+    generation: u64,
+    batches: Batches,
+    /// The stream; none while it is to be opened anew.
+    open: Option<Open>,
+    /// What came with the last response and was not taken yet.
+    ready: VecDeque<KvWatchItem>,
+    /// Changes whenever progress is asked for.
+    asked: watch::Receiver<u64>,
+    closed: watch::Receiver<bool>,
+    /// It was asked whether it lives.
+    unanswered: bool,
+    over: bool,
+}
+
+impl Live {
+    async fn next(mut self) -> Option<(KvResult<KvWatchItem>, Self)> {
+        if self.over {
+            return None;
+        }
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some((Ok(item), self));
+            }
+            if let Err(error) = self.step().await {
+                self.over = true;
+                self.open = None;
+                return Some((Err(error), self));
+            }
+        }
+    }
+
+    /// Does one thing; an error is the end.
+    async fn step(&mut self) -> KvResult<()> {
+        let Some(open) = &mut self.open else {
+            return self.resume().await;
+        };
+        let config = &self.shared.cluster.config;
+        let silence = config.clock.sleep(config.watch_probe_interval);
+        let wake = tokio::select! {
+            biased;
+            _ = self.closed.wait_for(|closed| *closed) => Wake::Closed,
+            message = open.responses.message() => Wake::Message(Box::new(message)),
+            Ok(()) = self.asked.changed() => Wake::Asked,
+            () = silence, if open.trusted => Wake::Silent,
+        };
+        match wake {
+            Wake::Closed => Err(KvError::Closed),
+            Wake::Message(message) => match *message {
+                Ok(Some(response)) => self.response(response),
+                Ok(None) => self.broken("the stream ended".into()),
+                Err(error) => match classify(error) {
+                    // An open stream that fails is broken, whatever it says: opening it anew shows what is the matter.
+                    Failure::Answer(error) => self.broken(error.into()),
+                    Failure::Lost(cause) | Failure::NotSent(cause) => self.broken(cause),
+                },
+            },
+            Wake::Asked => {
+                self.ask();
+                Ok(())
+            }
+            Wake::Silent if self.unanswered => self.broken("no sign of life".into()),
+            Wake::Silent => {
+                self.unanswered = true;
+                self.ask();
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks the server for progress, if it can be believed. Where the connection takes no requests, nothing is lost: it
+    /// is asked again or replaced.
+    fn ask(&mut self) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.trusted) {
+            let _ = open.sender.request_progress().now_or_never();
+        }
+    }
+
+    fn response(&mut self, response: WatchResponse) -> KvResult<()> {
+        self.unanswered = false;
+        if let Some(failure) = ended(&response) {
+            return match failure {
+                Failure::Answer(KvError::Compacted {
+                    compacted: Some(compacted),
+                }) if compacted <= self.batches.next() => self.broken("opened too early".into()),
+                Failure::Answer(error) => Err(self.shared.learned(error)),
+                Failure::Lost(cause) | Failure::NotSent(cause) => self.broken(cause),
+            };
+        }
+        if let Some(revision) = progress_of(&response) {
+            if self.open.as_ref().is_some_and(|open| open.trusted) {
+                self.ready.extend(self.batches.progress(revision?));
+            }
+            return Ok(());
+        }
+        let last_fragment = !response.0.fragment;
+        self.batches.events(response.0.events, last_fragment, &mut self.ready)
+    }
+
+    fn broken(&mut self, cause: BoxError) -> KvResult<()> {
+        self.batches.interrupted();
+        self.unanswered = false;
+        if let Some(open) = self.open.take() {
+            let server = &self.shared.cluster.members()[open.member].server;
+            let (key, next) = (&self.request.key, self.batches.next());
+            tracing::debug!(key, %next, server, cause, "etcd watch broke, going on elsewhere");
+            self.shared.cluster.rotate(open.member);
+        }
+        metrics::counter!("apiserver_storage_etcd_watch_resumes_total").increment(1);
+        Ok(())
+    }
+
+    /// Opens the watch anew where it broke off, on a member that takes it.
+    async fn resume(&mut self) -> KvResult<()> {
+        let shared = Arc::clone(&self.shared);
+        let cluster = &shared.cluster;
+        let next = self.batches.next();
+        let mut retry = Retry::new(cluster, cluster.config.resume_deadline);
+        let resumed = async {
+            loop {
+                self.same_store().await?;
+                match cluster.open_watch(&self.request, next).await {
+                    Ok(open) => return Ok(open),
+                    Err((member, Failure::Lost(cause) | Failure::NotSent(cause))) => {
+                        cluster.rotate(member);
+                        retry.pause(cause).await?;
+                    }
+                    Err((_, Failure::Answer(error))) => return Err(shared.learned(error)),
+                }
+            }
+        };
+        let mut closed = cluster.closed();
+        let closed = closed.wait_for(|closed| *closed).map(drop);
+        let open = match future::select(std::pin::pin!(resumed), std::pin::pin!(closed)).await {
+            future::Either::Left((open, _)) => open?,
+            future::Either::Right(_) => return Err(KvError::Closed),
+        };
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// The store that answers now is the one that was watched, and remembers what was delivered.
+    async fn same_store(&self) -> KvResult<()> {
+        let cluster = &self.shared.cluster;
+        let mut retry = Retry::new(cluster, cluster.config.resume_deadline);
+        let now = loop {
+            match self.shared.now().await {
+                Err(KvError::Unreachable(cause) | KvError::Timeout(cause)) => retry.pause(cause).await?,
+                other => break other?,
+            }
+        };
+        if cluster.mark().generation != self.generation || now.next() < self.batches.next() {
+            return Err(KvError::Reset);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Conditional writes: one compare, one write, and the key's state when the compare fails (`storage-etcd3/TXN-02` to
+//! `TXN-07`).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use etcd_client::proto::PbTxnResponse;
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
+
+use apiserver_storage_api::Revision;
+use apiserver_storage_kv::{Expected, KvError, KvResult, Lease, LeaseId, WriteOutcome};
+
+use crate::convert;
+use crate::error::fault;
+use crate::shared::Shared;
+
+/// What a transaction weighs beside the value and the three times that it names its key.
+const ENVELOPE_BYTES: usize = 512;
+
+impl Shared {
+    /// Bytes of the largest value whose write is tried.
+    pub(crate) fn max_value_bytes(&self) -> usize {
+        self.cluster.config.max_request_bytes.saturating_sub(ENVELOPE_BYTES)
+    }
+
+    pub(crate) async fn put_if(
+        &self,
+        key: &str,
+        value: Bytes,
+        expected: Expected,
+        lease: Lease,
+    ) -> KvResult<WriteOutcome> {
+        let size = value.len();
+        let limit = self.max_value_bytes().saturating_sub(3 * key.len());
+        if size > limit {
+            return Err(KvError::TooLarge { size, limit });
+        }
+        let options = match (lease, expected) {
+            (Lease::Keep, Expected::At(_)) => PutOptions::new().with_ignore_lease(),
+            (Lease::Keep, Expected::Absent) | (Lease::None, _) => PutOptions::new(),
+            (Lease::Id(LeaseId(id)), _) => PutOptions::new().with_lease(id),
+        };
+        let put = TxnOp::put(key, value, Some(options));
+        let outcome = self.conditional(key, expected, put).await;
+        match (&outcome, lease) {
+            (Err(KvError::LeaseNotFound), Lease::Id(id)) => self.leases.forget(id),
+            (Err(KvError::TooLarge { .. }), _) => return Err(KvError::TooLarge { size, limit }),
+            _ => {}
+        }
+        outcome
+    }
+
+    pub(crate) async fn delete_if(&self, key: &str, expected: Revision) -> KvResult<WriteOutcome> {
+        let delete = TxnOp::delete(key, None);
+        self.conditional(key, Expected::At(expected), delete).await
+    }
+
+    async fn conditional(&self, key: &str, expected: Expected, write: TxnOp) -> KvResult<WriteOutcome> {
+        let expected = match expected {
+            Expected::Absent => 0,
+            // What etcd cannot express matches nothing that is there.
+            Expected::At(revision) => convert::signed(revision).unwrap_or(i64::MAX),
+        };
+        let compare = Compare::mod_revision(key, CompareOp::Equal, expected);
+        let txn = Txn::new()
+            .when([compare])
+            .and_then([write])
+            .or_else([TxnOp::get(key, None)]);
+        let (answer, revision) = self.transaction(txn).await?;
+        if answer.succeeded {
+            return Ok(WriteOutcome::Applied(revision));
+        }
+        let current = convert::else_branch(answer)?.map(convert::pair).transpose()?;
+        Ok(WriteOutcome::Mismatch { current, revision })
+    }
+
+    /// Runs a transaction that writes.
+    pub(crate) async fn transaction(&self, txn: Txn) -> KvResult<(PbTxnResponse, Revision)> {
+        let mark = self.cluster.mark();
+        let call = self.cluster.write(|clients| {
+            let (mut kv, txn) = (clients.kv.clone(), txn.clone());
+            async move { kv.txn(txn).await }
+        });
+        let mut answer = call.await?;
+        let header = answer.take_header();
+        match self.cluster.observe(header, Some(mark)) {
+            Ok(revision) => Ok((answer.0, revision)),
+            // It was applied, in a store that is not the one it was meant for.
+            Err(error) if answer.succeeded() => Err(KvError::OutcomeUnknown(error.into())),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn lease(&self, ttl: Duration) -> KvResult<LeaseId> {
+        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let seconds = seconds.max(1);
+        // Taken before the grant: what the cluster counts begins later and ends later.
+        let now = self.cluster.clock().monotonic();
+        if let Some(id) = self.leases.reusable(seconds, now) {
+            return Ok(id);
+        }
+        let granted_for = i64::try_from(seconds.saturating_add(self.leases.window(seconds))).unwrap_or(i64::MAX);
+        // A lease that was granted twice is one that nothing hangs on: it ends by itself.
+        let grant = self.cluster.read(|clients| {
+            let mut lease = clients.lease.clone();
+            async move { lease.grant(granted_for, None).await }
+        });
+        let id = LeaseId(grant.await?.id());
+        if id.0 == 0 {
+            return Err(fault("a lease without a name"));
+        }
+        self.leases.granted(id, seconds, now);
+        Ok(id)
+    }
+
+    pub(crate) async fn compact(&self, revision: Revision) -> KvResult<()> {
+        let Some(at) = convert::signed(revision) else {
+            let current = self.now().await?;
+            return Err(KvError::Future { current });
+        };
+        // Compacting twice is compacting once, so a lost answer is no harm.
+        let compact = self.cluster.read(|clients| {
+            let mut kv = clients.kv.clone();
+            async move { kv.compact(at, None).await }
+        });
+        match compact.await {
+            Ok(_) => {}
+            Err(KvError::Future { .. }) => {
+                let current = self.now().await?;
+                return Err(KvError::Future { current });
+            }
+            Err(KvError::Compacted { .. }) => {
+                // Exactly there, or beyond? What is readable at a revision is not compacted beyond it.
+                let key = self.cluster.config.probe_key.as_str();
+                self.get(key, Some(revision)).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.note_compacted(revision);
+        Ok(())
+    }
+
+    pub(crate) async fn coordination_get(&self, key: &str) -> KvResult<Option<(Bytes, u64)>> {
+        let mark = self.cluster.mark();
+        let read = self.cluster.read(|clients| {
+            let (mut kv, options) = (clients.kv.clone(), GetOptions::new().with_limit(1));
+            async move { kv.get(key, Some(options)).await }
+        });
+        let mut answer = read.await?;
+        self.cluster.observe(answer.take_header(), Some(mark))?;
+        let stored = answer.0.kvs.into_iter().next();
+        Ok(stored.map(|stored| {
+            let version = u64::try_from(stored.version).unwrap_or_default();
+            (Bytes::from(stored.value), version)
+        }))
+    }
+
+    pub(crate) async fn coordination_put(&self, key: &str, value: Bytes, version: u64) -> KvResult<bool> {
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        let txn = Txn::new()
+            .when([Compare::version(key, CompareOp::Equal, version)])
+            .and_then([TxnOp::put(key, value, None)]);
+        let (answer, _) = self.transaction(txn).await?;
+        Ok(answer.succeeded)
+    }
+}
