@@ -1,2 +1,7 @@
-//! The API server binary.
-fn main() {}
+//! The `apiserver` program; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    apiserver::run()
+}

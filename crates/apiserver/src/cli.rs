@@ -1,0 +1,191 @@
+//! The command line, under Kubernetes' own flag names, and its translation into a [`ServerConfig`].
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{Listen, ServerConfig, StartError, TlsFiles};
+use crate::server::Server;
+use crate::storage::backend::{Config as StorageConfig, EtcdConfig};
+
+/// A Kubernetes-style API server. Without arguments it serves http://127.0.0.1:8080 on the embedded store in
+/// ./apiserver-data.
+#[derive(Debug, Parser)]
+#[command(name = "apiserver", version)]
+pub(crate) struct Cli {
+    /// Where the embedded store keeps its data.
+    #[arg(long, value_name = "DIR", default_value = "apiserver-data")]
+    data_dir: PathBuf,
+    /// embedded, memory or etcd3. etcd3 is implied by --etcd-servers.
+    #[arg(long, value_name = "BACKEND")]
+    storage_backend: Option<String>,
+    /// Addresses of the etcd servers, joined by commas.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    etcd_servers: Vec<String>,
+    /// What all keys begin with.
+    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    etcd_prefix: String,
+    /// Certificate authority for etcd.
+    #[arg(long, value_name = "FILE")]
+    etcd_cafile: Option<PathBuf>,
+    /// Client certificate for etcd.
+    #[arg(long, value_name = "FILE")]
+    etcd_certfile: Option<PathBuf>,
+    /// Key of the client certificate for etcd.
+    #[arg(long, value_name = "FILE")]
+    etcd_keyfile: Option<PathBuf>,
+    /// How new objects are stored: application/json or application/cbor.
+    #[arg(long, value_name = "TYPE", default_value = "application/json")]
+    storage_media_type: String,
+    /// Serve reads and watches from memory.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    watch_cache: bool,
+    /// An EncryptionConfiguration file.
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
+    /// The address to listen on.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    bind_address: IpAddr,
+    /// The port for plain HTTP, on loopback only; 0 switches it off.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    insecure_port: u16,
+    /// The port for HTTPS; 0 switches it off.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    secure_port: u16,
+    /// Certificate of the server, with intermediates.
+    #[arg(long, value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// Key of the server's certificate.
+    #[arg(long, value_name = "FILE")]
+    tls_private_key_file: Option<PathBuf>,
+    /// Bearer tokens: lines of token,user,uid[,"group1,group2"].
+    #[arg(long, value_name = "FILE")]
+    token_auth_file: Option<PathBuf>,
+    /// CustomResourceDefinition manifests, in a file or a directory.
+    #[arg(long, value_name = "FILE|DIR")]
+    custom_resource_definitions: Option<PathBuf>,
+    /// Log more: 0 warnings, 1 the default, up to 4.
+    #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 1)]
+    verbosity: u8,
+}
+
+impl Cli {
+    /// How much to log.
+    pub(crate) fn log_filter(&self) -> &'static str {
+        match self.verbosity {
+            0 => "warn",
+            1 => "info,apiserver=info",
+            2 => "info,apiserver=debug,apiserver_storagebackend=debug",
+            3 => "debug,h2=info,hyper=info,hyper_util=info,tower=info",
+            _ => "trace,h2=info,hyper=info,hyper_util=info,tower=info",
+        }
+    }
+
+    /// The configuration that these flags ask for. Checked when the server starts.
+    pub(crate) fn into_config(self) -> ServerConfig {
+        let storage = StorageConfig::default()
+            .with_backend(self.storage_backend)
+            .with_data_dir(self.data_dir)
+            .with_etcd(EtcdConfig {
+                servers: self.etcd_servers,
+                ca_file: self.etcd_cafile,
+                cert_file: self.etcd_certfile,
+                key_file: self.etcd_keyfile,
+            })
+            .with_prefix(self.etcd_prefix)
+            .with_media_type(self.storage_media_type)
+            .with_watch_cache(self.watch_cache)
+            .with_encryption_config(self.encryption_provider_config);
+        let mut config = ServerConfig::new(storage);
+        config.listen = Listen {
+            address: self.bind_address,
+            insecure_port: (self.insecure_port != 0).then_some(self.insecure_port),
+            secure_port: (self.secure_port != 0).then_some(self.secure_port),
+        };
+        config.tls = match (self.tls_cert_file, self.tls_private_key_file) {
+            (None, None) => None,
+            (certificate, key) => Some(TlsFiles { certificate, key }),
+        };
+        config.token_auth_file = self.token_auth_file;
+        config.custom_resource_definitions = self.custom_resource_definitions;
+        config
+    }
+}
+
+/// Runs the program: reads the command line, serves until SIGTERM or SIGINT, drains, and exits 0.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(cli.log_filter()));
+    // Somebody may have set a subscriber in a process that embeds this; theirs stays then.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(serve(cli.into_config()))
+}
+
+async fn serve(config: ServerConfig) -> ExitCode {
+    // Before anything else, so that a signal during the start is not lost.
+    let signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("error: cannot wait for signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let server = match Server::start(config).await {
+        Ok(server) => server,
+        Err(error) => {
+            report(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("apiserver is ready: {}", server.url());
+    let signal = signals.wait().await;
+    tracing::info!(signal, "shutting down");
+    server.shutdown().await;
+    ExitCode::SUCCESS
+}
+
+/// Says what is wrong, one line each.
+fn report(error: &StartError) {
+    if let StartError::Config(faults) = error {
+        for fault in faults {
+            eprintln!("error: {fault}");
+        }
+        return;
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    eprintln!("error: {text}");
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

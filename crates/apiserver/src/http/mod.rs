@@ -1,0 +1,16 @@
+//! The HTTP front: from a request to one call on a resource, and back.
+
+pub(crate) mod body;
+pub(crate) mod negotiate;
+pub(crate) mod options;
+pub(crate) mod path;
+pub(crate) mod query;
+
+mod pretty;
+pub(crate) mod respond;
+pub(crate) mod verbs;
+
+pub(crate) mod documents;
+mod health;
+
+pub(crate) mod front;

@@ -1,0 +1,98 @@
+//! Delete and delete collection.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use apiserver_registry::{ApiError, DeleteBody, DeleteOptions, from_list_error};
+
+use crate::http::body::{self, Body};
+use crate::http::options::{self, ListParameters};
+use crate::http::respond;
+use crate::http::verbs::Call;
+use crate::http::verbs::write::body_format;
+use crate::kinds::model::BodyFormat;
+
+pub(crate) async fn delete(call: &Call, body: Incoming) -> Result<Response<Body>, ApiError> {
+    let representation = call.negotiate(false)?;
+    let options = read_options(call, body::read(body).await?)?;
+    let explicitly_not_orphaning = options.orphan_dependents == Some(false);
+    let deleted = call.resource.delete(&call.context, &call.path.name, options).await?;
+    // The one case that upstream tells apart by its code (`apiserver-http/RDEL-06`).
+    let code = if !deleted.is_gone() && explicitly_not_orphaning { StatusCode::ACCEPTED } else { StatusCode::OK };
+    match deleted.body(&*call.resource, &call.path.name)? {
+        DeleteBody::Object(answer) => {
+            let json = call.model.served(answer.json()?)?;
+            respond::object(code, &json, &*call.model, representation, &call.asked())
+        }
+        DeleteBody::Status(status) => {
+            Ok(respond::document(code, &status.to_bytes().into(), representation, &call.headers))
+        }
+    }
+}
+
+pub(crate) async fn delete_collection(call: &Call, body: Incoming) -> Result<Response<Body>, ApiError> {
+    let representation = call.negotiate(false)?;
+    let parameters = ListParameters::parse(&call.query, call.query.flag("watch"), None, &|field| call.model.knows_field(field))?;
+    let options = read_options(call, body::read(body).await?)?;
+    if options.ignore_store_read_error == Some(true) {
+        return Err(options::collection_forbids_unsafe());
+    }
+    let deleted = call.resource.delete_collection(&call.context, options, parameters.list_options()?).await?;
+    let mut items = Vec::with_capacity(deleted.entries.len());
+    for entry in &deleted.entries {
+        let json = entry.json().map_err(|error| from_list_error(error, call.resource.info()))?;
+        items.push(serde_json::from_slice::<Value>(&call.model.served(json)?).map_err(ApiError::internal)?);
+    }
+    let mut metadata = json!({ "resourceVersion": deleted.revision.to_string() });
+    if let (Some(token), Some(metadata)) = (&deleted.next, metadata.as_object_mut()) {
+        metadata.insert("continue".into(), token.encode().into());
+        if let Some(remaining) = deleted.remaining {
+            metadata.insert("remainingItemCount".into(), remaining.into());
+        }
+    }
+    let list = json!({
+        "kind": call.list_kind,
+        "apiVersion": call.api_version,
+        "metadata": metadata,
+        "items": items,
+    });
+    Ok(respond::document(StatusCode::OK, &respond::to_bytes(&list), representation, &call.headers))
+}
+
+/// `DeleteOptions` from the body; from the query where the body is empty (`apiserver-http/RDEL-03`).
+fn read_options(call: &Call, body: Bytes) -> Result<DeleteOptions, ApiError> {
+    if body.is_empty() {
+        let mut options = options::delete_options_of_query(&call.query)?;
+        // kubectl and controllers always send a body; a bare DELETE still takes the kind's default grace period.
+        options.absent = false;
+        return Ok(options);
+    }
+    let value: Value = match body_format(&call.headers)? {
+        BodyFormat::Json => serde_json::from_slice(&body).map_err(|error| undecodable(&error))?,
+        BodyFormat::Yaml => {
+            let text = std::str::from_utf8(&body).map_err(|error| undecodable(&error))?;
+            serde_saphyr::from_str(text).map_err(|error| undecodable(&error))?
+        }
+        BodyFormat::Protobuf => crate::kinds::model::delete_options_of_protobuf(&body)?,
+    };
+    if !value.is_object() {
+        return Err(undecodable(&"expected an object"));
+    }
+    let kind = value.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
+    if kind != "DeleteOptions" {
+        let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a DeleteOptions: expected kind DeleteOptions"
+        )));
+    }
+    serde_json::from_value(value).map_err(|error| undecodable(&error))
+}
+
+fn undecodable(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type DeleteOptions): couldn't get version/kind; {error}"
+    ))
+}
+

@@ -1,0 +1,159 @@
+//! Built-in kinds, by data: one model serves them all.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use apiserver_registry::ApiError;
+use apiserver_resources::defaults::apply_defaults;
+use apiserver_resources::fieldvalidation::{DecodeError, decode_typed, decode_value, strict_text};
+use apiserver_resources::merge::{self, PatchError};
+use apiserver_resources::table::TablePrinter;
+use apiserver_resources::types::{Gvk, ResourceEntry, TypeRegistry};
+use apiserver_resources::wire::protobuf;
+use apiserver_storage_api::GroupVersionKind;
+
+use crate::http::negotiate::Offer;
+use crate::http::options::FieldValidation;
+use crate::kinds::model::{BodyFormat, Decoded, Model, bad_patch, judge, timestamp, yaml_to_json};
+
+/// A built-in kind in one version.
+pub(crate) struct Builtin {
+    gvk: GroupVersionKind,
+    printer: TablePrinter,
+    fields: Vec<String>,
+}
+
+impl Builtin {
+    /// The kind of a resource; `fields` are what it can be selected by beside name and namespace.
+    pub(crate) fn new(entry: &'static ResourceEntry, fields: Vec<String>) -> Self {
+        let gvk = GroupVersionKind::new(&*entry.group, &*entry.version, &*entry.kind);
+        Self { gvk, printer: TablePrinter::builtin(entry), fields }
+    }
+
+    /// A kind that is no resource of its own, such as a Scale.
+    pub(crate) fn of_type(group: &str, version: &str, kind: &str) -> Self {
+        Self { gvk: GroupVersionKind::new(group, version, kind), printer: TablePrinter::default(), fields: Vec::new() }
+    }
+
+    fn gvk(&self) -> Gvk<'_> {
+        Gvk::new(&self.gvk.group, &self.gvk.version, &self.gvk.kind)
+    }
+
+    fn decode_json(&self, body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
+        let decoded = decode_typed(TypeRegistry::builtin(), self.gvk(), body)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        Ok((decoded.value, decoded.findings))
+    }
+}
+
+impl fmt::Debug for Builtin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builtin").field("gvk", &self.gvk).finish_non_exhaustive()
+    }
+}
+
+impl Model for Builtin {
+    fn decode(&self, body: &[u8], format: BodyFormat, validation: FieldValidation) -> Result<Decoded, ApiError> {
+        let (mut object, findings) = match format {
+            BodyFormat::Json => self.decode_json(body)?,
+            BodyFormat::Yaml => self.decode_json(&yaml_to_json(body)?)?,
+            BodyFormat::Protobuf => {
+                let object = protobuf::decode(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+                let json = apiserver_storage_api::codec::json::to_vec(&object);
+                // Through the same door as JSON: kind and version are checked there. Protobuf has no unknown fields.
+                (self.decode_json(&json)?.0, Vec::new())
+            }
+        };
+        let warnings = judge(findings, validation, |findings| {
+            ApiError::bad_request(DecodeError::strict(self.gvk(), findings).to_string())
+        })?;
+        self.name_kind(&mut object);
+        Ok(Decoded { object, warnings })
+    }
+
+    fn check_patched(
+        &self,
+        patched: Value,
+        validation: FieldValidation,
+        findings: &[String],
+    ) -> Result<Decoded, ApiError> {
+        let registry = TypeRegistry::builtin();
+        let Some(of) = registry.by_gvk(self.gvk()) else {
+            return Err(ApiError::internal(format!("no type for kind {}", self.gvk.kind)));
+        };
+        let api_version = patched.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        let kind = patched.get("kind").and_then(Value::as_str).unwrap_or_default();
+        if api_version != self.gvk.api_version() || kind != self.gvk.kind {
+            let expected = self.gvk.api_version();
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({api_version}, kind {kind}) does not match the expected API version \
+                 ({expected}, kind {})",
+                self.gvk.kind
+            )));
+        }
+        let decoded = decode_value(registry, of, &patched).map_err(|error| bad_patch(&patched, &error.to_string()))?;
+        let all = findings.iter().cloned().chain(decoded.findings).collect();
+        let warnings = judge(all, validation, |findings| bad_patch(&patched, &strict_text(findings)))?;
+        let mut object = decoded.value;
+        self.name_kind(&mut object);
+        Ok(Decoded { object, warnings })
+    }
+
+    fn apply_defaults(&self, object: &mut Value) {
+        apply_defaults(self.gvk(), object);
+    }
+
+    fn strategic_merge(&self, current: &Value, patch: &Value) -> Option<Result<Value, ApiError>> {
+        let registry = TypeRegistry::builtin();
+        let of = registry.by_gvk(self.gvk())?;
+        let Value::Object(patch) = patch else { return Some(Ok(current.clone())) };
+        Some(merge::strategic(registry, of, current.clone(), patch).map_err(patch_error))
+    }
+
+    fn offer(&self) -> &'static Offer {
+        &Offer::BUILTIN
+    }
+
+    fn served(&self, stored: &Bytes) -> Result<Bytes, ApiError> {
+        Ok(stored.clone())
+    }
+
+    fn protobuf(&self, object: &Value) -> Option<Vec<u8>> {
+        let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+        protobuf::encode(Gvk::of(api_version, kind), object).ok()
+    }
+
+    fn columns(&self) -> &[Value] {
+        self.printer.columns()
+    }
+
+    fn cells(&self, object: &Value, now: SystemTime) -> Vec<Value> {
+        self.printer.cells(object, timestamp(now))
+    }
+
+    fn knows_field(&self, label: &str) -> bool {
+        matches!(label, "metadata.name" | "metadata.namespace") || self.fields.iter().any(|field| field == label)
+    }
+}
+
+impl Builtin {
+    /// A body may leave out what the URL says.
+    fn name_kind(&self, object: &mut Value) {
+        if let Some(object) = object.as_object_mut() {
+            object.insert("apiVersion".into(), self.gvk.api_version().into());
+            object.insert("kind".into(), self.gvk.kind.clone().into());
+        }
+    }
+}
+
+pub(crate) fn patch_error(error: PatchError) -> ApiError {
+    match error.status() {
+        422 => ApiError::generic(422, "Invalid", error.to_string()),
+        415 => ApiError::unsupported_media_type(error.to_string()),
+        _ => ApiError::bad_request(error.to_string()),
+    }
+}

@@ -1,0 +1,118 @@
+//! Custom kinds: the model made of a CustomResourceDefinition.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use apiserver_registry::ApiError;
+use apiserver_resources::crd::{CustomKind, CustomVersion};
+use apiserver_resources::fieldvalidation::{decode_custom, decode_custom_value, strict_text};
+use apiserver_resources::table::TablePrinter;
+use apiserver_resources::types::TypeRegistry;
+
+use crate::http::negotiate::Offer;
+use crate::http::options::FieldValidation;
+use crate::kinds::model::{BodyFormat, Decoded, Model, bad_patch, judge, timestamp, with_api_version, yaml_to_json};
+
+/// A custom kind in one served version.
+pub(crate) struct Custom {
+    kind: Arc<CustomKind>,
+    version: CustomVersion,
+    api_version: String,
+    /// Whether objects are stored in this very version.
+    stored: bool,
+    printer: TablePrinter,
+}
+
+impl Custom {
+    /// The kind in this version.
+    pub(crate) fn new(kind: Arc<CustomKind>, version: CustomVersion) -> Self {
+        let api_version = format!("{}/{}", kind.group, version.name);
+        let stored = version.storage;
+        // A column whose path is not understood leaves the name alone, as upstream does.
+        let printer = TablePrinter::custom(&version).unwrap_or_default();
+        Self { kind, version, api_version, stored, printer }
+    }
+
+    fn decode_json(&self, body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
+        let decoded = decode_custom(TypeRegistry::builtin(), &self.kind, &self.version, body)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        Ok((decoded.value, decoded.findings))
+    }
+}
+
+impl fmt::Debug for Custom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Custom").field("name", &self.kind.name).field("version", &self.version.name).finish_non_exhaustive()
+    }
+}
+
+impl Model for Custom {
+    fn decode(&self, body: &[u8], format: BodyFormat, validation: FieldValidation) -> Result<Decoded, ApiError> {
+        let (object, findings) = match format {
+            BodyFormat::Json => self.decode_json(body)?,
+            BodyFormat::Yaml => self.decode_json(&yaml_to_json(body)?)?,
+            BodyFormat::Protobuf => {
+                return Err(ApiError::unsupported_media_type(
+                    "the body of the request was in an unknown format - accepted media types include: \
+                     application/json, application/yaml",
+                ));
+            }
+        };
+        let warnings = judge(findings, validation, |findings| ApiError::bad_request(strict_text(findings)))?;
+        Ok(Decoded { object, warnings })
+    }
+
+    fn check_patched(
+        &self,
+        patched: Value,
+        validation: FieldValidation,
+        findings: &[String],
+    ) -> Result<Decoded, ApiError> {
+        let decoded = decode_custom_value(TypeRegistry::builtin(), &self.version, &patched)
+            .map_err(|error| bad_patch(&patched, &error.to_string()))?;
+        let all = findings.iter().cloned().chain(decoded.findings).collect();
+        let warnings = judge(all, validation, |findings| bad_patch(&patched, &strict_text(findings)))?;
+        Ok(Decoded { object: decoded.value, warnings })
+    }
+
+    fn apply_defaults(&self, object: &mut Value) {
+        self.version.schema.apply_defaults(object);
+    }
+
+    fn strategic_merge(&self, _: &Value, _: &Value) -> Option<Result<Value, ApiError>> {
+        None
+    }
+
+    fn offer(&self) -> &'static Offer {
+        &Offer::CUSTOM
+    }
+
+    fn served(&self, stored: &Bytes) -> Result<Bytes, ApiError> {
+        if self.stored { Ok(stored.clone()) } else { with_api_version(stored, &self.api_version) }
+    }
+
+    fn protobuf(&self, _: &Value) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn columns(&self) -> &[Value] {
+        self.printer.columns()
+    }
+
+    fn cells(&self, object: &Value, now: SystemTime) -> Vec<Value> {
+        self.printer.cells(object, timestamp(now))
+    }
+
+    fn custom_kind(&self) -> Option<&CustomKind> {
+        Some(&self.kind)
+    }
+
+    fn knows_field(&self, label: &str) -> bool {
+        matches!(label, "metadata.name" | "metadata.namespace")
+            || self.version.selectable_fields.iter().any(|field| field == label)
+    }
+}

@@ -1,0 +1,82 @@
+//! Stored values of custom kinds: read through the structural schema, written with sorted keys.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use apiserver_resources::crd::{CustomKind, CustomVersion};
+use apiserver_storage_api::codec::{self, MediaType};
+use apiserver_storage_api::{
+    Encoded, Malformed, Normalized, Normalizer, Revision, SelectableField, finish, strip_server_fields,
+};
+
+/// The normalizer of a custom kind. Entries are in the storage version: pruned, with the schema's defaults.
+#[derive(Debug)]
+pub(crate) struct CustomNormalizer {
+    kind: Arc<CustomKind>,
+    version: CustomVersion,
+    api_version: String,
+    generation: u64,
+}
+
+impl CustomNormalizer {
+    /// For objects of this kind in its storage version. `generation` tells schemas of the kind apart.
+    pub(crate) fn new(kind: Arc<CustomKind>, version: CustomVersion, generation: u64) -> Self {
+        let api_version = format!("{}/{}", kind.group, version.name);
+        Self { kind, version, api_version, generation }
+    }
+
+    /// Makes sure that this is an object of the kind in one of its versions, and brings it to the storage version.
+    fn check(&self, object: &mut Value) -> Result<(), Malformed> {
+        let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        let known = api_version.split_once('/').is_some_and(|(group, version)| {
+            group == self.kind.group && self.kind.versions.iter().any(|own| own.name == version)
+        });
+        if !known || kind != self.kind.names.kind {
+            let expected = format!("{} {}", self.api_version, self.kind.names.kind);
+            return Err(Malformed(format!("expected {expected}, found kind {kind:?} of apiVersion {api_version:?}")));
+        }
+        if api_version != self.api_version {
+            if let Some(fields) = object.as_object_mut() {
+                fields.insert("apiVersion".into(), self.api_version.clone().into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Normalizer for CustomNormalizer {
+    fn normalize(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Result<Normalized, Malformed> {
+        let media_type = MediaType::detect(stored);
+        let mut object = codec::decode_value(stored, media_type)?;
+        self.check(&mut object)?;
+        self.version.schema.prune(&mut object);
+        self.version.schema.apply_defaults(&mut object);
+        finish(object, revision, fields, media_type)
+    }
+
+    fn encode(&self, object: &Encoded, media_type: MediaType) -> Result<Bytes, Malformed> {
+        let mut object = codec::decode_value(object.json(), MediaType::Json)?;
+        self.check(&mut object)?;
+        if let Some(fields) = object.as_object_mut() {
+            strip_server_fields(fields);
+        }
+        match media_type {
+            MediaType::Cbor => Ok(codec::cbor::to_vec(&object).into()),
+            _ => Ok(stored_json(&object).into()),
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// As a server stores custom resources: sorted keys and a final newline.
+fn stored_json(object: &Value) -> Vec<u8> {
+    let mut json = codec::json::to_vec(object);
+    json.push(b'\n');
+    json
+}

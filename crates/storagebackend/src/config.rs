@@ -1,0 +1,299 @@
+//! What a storage is opened with, and what is wrong with it: everything at once, by field.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use apiserver_storage_api::MediaType;
+use apiserver_storage_api::time::{Clock, OsRng, Rng, SystemClock};
+
+/// One configuration for all resources of a process. Names and rules are those of Kubernetes' `--etcd-*` and
+/// `--storage-*` flags.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// `embedded`, `memory` or `etcd3`; absent: `etcd3` where servers are given, else `embedded`.
+    pub backend: Option<String>,
+    /// Where the embedded store keeps its data.
+    pub data_dir: PathBuf,
+    /// The etcd cluster.
+    pub etcd: EtcdConfig,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// How new objects are stored: `application/json` or `application/cbor`.
+    pub media_type: String,
+    /// Serve reads and watches from memory.
+    pub watch_cache: bool,
+    /// Resources (`pods`, `deployments.apps`) for which `watch_cache` is the other way round.
+    pub watch_cache_exceptions: BTreeSet<String>,
+    /// An `EncryptionConfiguration` file.
+    pub encryption_config: Option<PathBuf>,
+    /// Per resource: how new objects are stored, where that differs.
+    pub media_type_overrides: BTreeMap<String, String>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where jitter comes from.
+    pub rng: Arc<dyn Rng>,
+}
+
+/// An etcd cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// Addresses of the members: `http://127.0.0.1:2379`.
+    pub servers: Vec<String>,
+    /// The certificate authority, in PEM form.
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate, in PEM form.
+    pub cert_file: Option<PathBuf>,
+    /// Its key, in PEM form.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            backend: None,
+            data_dir: "apiserver-data".into(),
+            etcd: EtcdConfig::default(),
+            prefix: "/registry".into(),
+            media_type: "application/json".into(),
+            watch_cache: true,
+            watch_cache_exceptions: BTreeSet::new(),
+            encryption_config: None,
+            media_type_overrides: BTreeMap::new(),
+            clock: SystemClock::shared(),
+            rng: Arc::new(OsRng),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $field:ident: $type:ty,)*) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, value: $type) -> Self {
+            self.$field = value;
+            self
+        }
+    )*};
+}
+
+impl Config {
+    /// A store in memory, for tests.
+    pub fn memory() -> Self {
+        Self { backend: Some("memory".into()), ..Self::default() }
+    }
+
+    /// An embedded store in a directory.
+    pub fn embedded(data_dir: impl Into<PathBuf>) -> Self {
+        Self { backend: Some("embedded".into()), data_dir: data_dir.into(), ..Self::default() }
+    }
+
+    /// A store on an etcd cluster.
+    pub fn etcd3<S: Into<String>>(servers: impl IntoIterator<Item = S>) -> Self {
+        let etcd = EtcdConfig { servers: servers.into_iter().map(Into::into).collect(), ..EtcdConfig::default() };
+        Self { backend: Some("etcd3".into()), etcd, ..Self::default() }
+    }
+
+    setters! {
+        /// Sets the backend by name.
+        with_backend: backend: Option<String>,
+        /// Sets where the embedded store keeps its data.
+        with_data_dir: data_dir: PathBuf,
+        /// Sets the etcd cluster.
+        with_etcd: etcd: EtcdConfig,
+        /// Sets what all keys begin with.
+        with_prefix: prefix: String,
+        /// Sets how new objects are stored.
+        with_media_type: media_type: String,
+        /// Sets whether reads and watches are served from memory.
+        with_watch_cache: watch_cache: bool,
+        /// Sets for which resources it is the other way round.
+        with_watch_cache_exceptions: watch_cache_exceptions: BTreeSet<String>,
+        /// Sets the encryption configuration.
+        with_encryption_config: encryption_config: Option<PathBuf>,
+        /// Sets where time comes from.
+        with_clock: clock: Arc<dyn Clock>,
+        /// Sets where jitter comes from.
+        with_rng: rng: Arc<dyn Rng>,
+    }
+
+    /// Checks everything that can be checked without opening anything.
+    pub(crate) fn check(&self) -> (Checked, Vec<Fault>) {
+        let mut faults = Vec::new();
+        let backend = self.check_backend(&mut faults);
+        let media_type = media_type("storage-media-type", &self.media_type, &mut faults);
+        for (resource, text) in &self.media_type_overrides {
+            media_type_override(resource, text, &mut faults);
+        }
+        let prefix = self.prefix.trim_end_matches('/');
+        let prefix = if prefix.starts_with('/') { prefix.to_owned() } else { format!("/{prefix}") };
+        if prefix.len() < 2 || prefix.split('/').skip(1).any(|part| matches!(part, "" | "." | "..")) {
+            faults.push(Fault::new("etcd-prefix", format!("{:?} is no prefix for keys", self.prefix)));
+        }
+        (Checked { backend, media_type, prefix }, faults)
+    }
+
+    fn check_backend(&self, faults: &mut Vec<Fault>) -> BackendKind {
+        let servers = !self.etcd.servers.is_empty();
+        let backend = match self.backend.as_deref() {
+            None if servers => BackendKind::Etcd3,
+            None | Some("embedded") => BackendKind::Embedded,
+            Some("memory") => BackendKind::Memory,
+            Some("etcd3") => BackendKind::Etcd3,
+            Some("etcd2") => {
+                let text = "etcd2 is no longer a supported storage backend";
+                faults.push(Fault::new("storage-backend", text));
+                return BackendKind::Memory;
+            }
+            Some(other) => {
+                faults.push(Fault::new("storage-backend", format!("unknown storage type: {other}")));
+                return BackendKind::Memory;
+            }
+        };
+        match backend {
+            BackendKind::Etcd3 => self.check_etcd(faults),
+            _ if servers => {
+                let text = "etcd servers are given, but the storage backend is another one";
+                faults.push(Fault::new("etcd-servers", text));
+            }
+            BackendKind::Embedded if self.data_dir.as_os_str().is_empty() => {
+                faults.push(Fault::new("data-dir", "required for the embedded store"));
+            }
+            _ => {}
+        }
+        backend
+    }
+
+    fn check_etcd(&self, faults: &mut Vec<Fault>) {
+        if !cfg!(feature = "etcd3") {
+            let text = "this binary has no etcd backend: build it with `--features etcd3` (cargo xtask sets up protoc)";
+            faults.push(Fault::new("etcd-servers", text));
+            return;
+        }
+        let EtcdConfig { servers, ca_file, cert_file, key_file } = &self.etcd;
+        if servers.is_empty() {
+            faults.push(Fault::new("etcd-servers", "required for the etcd3 backend"));
+        }
+        let mut tls = ca_file.is_some() || cert_file.is_some() || key_file.is_some();
+        for server in servers {
+            let address = server.strip_prefix("https://").or_else(|| server.strip_prefix("http://")).unwrap_or(server);
+            tls |= server.starts_with("https://");
+            if address.is_empty() || address.contains("://") || address.contains(char::is_whitespace) {
+                faults.push(Fault::new("etcd-servers", format!("{server:?} is no address")));
+            }
+        }
+        if tls && !cfg!(feature = "etcd3-tls") {
+            let text = "this binary has no TLS for etcd: build it with `--features etcd3-tls`";
+            faults.push(Fault::new("etcd-servers", text));
+        }
+        match (cert_file, key_file) {
+            (Some(_), None) => faults.push(Fault::new("etcd-keyfile", "required with etcd-certfile")),
+            (None, Some(_)) => faults.push(Fault::new("etcd-certfile", "required with etcd-keyfile")),
+            _ => {}
+        }
+        for (field, file) in [("etcd-cafile", ca_file), ("etcd-certfile", cert_file), ("etcd-keyfile", key_file)] {
+            if let Some(file) = file {
+                if let Err(error) = std::fs::File::open(file) {
+                    faults.push(Fault::new(field, format!("cannot read {}: {error}", file.display())));
+                }
+            }
+        }
+    }
+}
+
+/// What a configuration comes down to.
+#[derive(Debug, Clone)]
+pub(crate) struct Checked {
+    pub(crate) backend: BackendKind,
+    pub(crate) media_type: MediaType,
+    pub(crate) prefix: String,
+}
+
+/// Which backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BackendKind {
+    Embedded,
+    Memory,
+    Etcd3,
+}
+
+fn media_type(field: &str, text: &str, faults: &mut Vec<Fault>) -> MediaType {
+    match text {
+        "application/json" => MediaType::Json,
+        "application/cbor" => MediaType::Cbor,
+        "application/vnd.kubernetes.protobuf" => {
+            let text = "protobuf values are read, not written: use application/json or application/cbor";
+            faults.push(Fault::new(field, text));
+            MediaType::Json
+        }
+        other => {
+            let text = format!("unknown media type {other:?}: use application/json or application/cbor");
+            faults.push(Fault::new(field, text));
+            MediaType::Json
+        }
+    }
+}
+
+/// The media type of one resource, by its entry in the overrides.
+pub(crate) fn media_type_override(resource: &str, text: &str, faults: &mut Vec<Fault>) -> MediaType {
+    media_type(&format!("storage-media-type[{resource}]"), text, faults)
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The field, under the name of its flag.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(config: Config, want: &[&str]) {
+        let faults: Vec<_> = config.check().1.iter().map(Fault::to_string).collect();
+        assert_eq!(faults, want);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once_by_field() {
+        check(Config::default(), &[]);
+        check(
+            Config::default().with_backend(Some("etcd2".into())),
+            &["storage-backend: etcd2 is no longer a supported storage backend"],
+        );
+        check(Config::default().with_backend(Some("x".into())), &["storage-backend: unknown storage type: x"]);
+        check(
+            Config::memory().with_media_type("text/plain".into()).with_prefix("/".into()),
+            &[
+                "storage-media-type: unknown media type \"text/plain\": use application/json or application/cbor",
+                "etcd-prefix: \"/\" is no prefix for keys",
+            ],
+        );
+    }
+
+    #[test]
+    fn servers_imply_etcd() {
+        let etcd = EtcdConfig { servers: vec!["http://127.0.0.1:2379".into()], ..EtcdConfig::default() };
+        let (checked, _) = Config::default().with_etcd(etcd).check();
+        assert_eq!(checked.backend, BackendKind::Etcd3);
+    }
+}

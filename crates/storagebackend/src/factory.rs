@@ -1,0 +1,233 @@
+//! From a configuration to a store for every resource: one backend, one connection pool, one encryption set.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use apiserver_storage_api::{MediaType, ResourceInfo, Storage};
+use apiserver_storage_cacher::{Cacher, CacherConfig, HistoryBudget};
+use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
+use apiserver_storage_kv::{Kv, KvStore, KvStoreConfig};
+use apiserver_storage_transform::{ConfigOptions, Transformers};
+
+use crate::config::{self, BackendKind, Checked, Config, Fault};
+
+/// Superseded bytes that all caches of a process may keep together.
+const HISTORY_BYTES: usize = 512 * 1024 * 1024;
+
+/// Why a storage cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The configuration is wrong; all faults are listed.
+    #[error("invalid storage configuration: {}", list(.0))]
+    Config(Vec<Fault>),
+    /// The backend does not open.
+    #[error("cannot open the {backend} storage")]
+    Backend {
+        /// Which one.
+        backend: &'static str,
+        /// The cause.
+        #[source]
+        source: apiserver_storage_api::BoxError,
+    },
+}
+
+fn list(faults: &[Fault]) -> String {
+    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Makes the stores of all resources. Cloning shares everything.
+#[derive(Clone)]
+pub struct Factory(Arc<Inner>);
+
+struct Inner {
+    backend: Backend,
+    checked: Checked,
+    config: Config,
+    transformers: Transformers,
+    history: HistoryBudget,
+    /// Open stores by resource. A store closes when the last user drops it; asked for again, it opens again.
+    open: Mutex<HashMap<String, Weak<dyn Storage>>>,
+}
+
+enum Backend {
+    Embedded(Arc<EmbeddedKv>),
+    #[cfg(feature = "etcd3")]
+    Etcd3(Arc<apiserver_storage_etcd3::EtcdKv>),
+}
+
+impl Factory {
+    /// Checks the configuration and opens the backend. An embedded store is recovered before this returns; an etcd
+    /// cluster need not be reachable yet.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Config`] with everything that is wrong; [`OpenError::Backend`].
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let (checked, mut faults) = config.check();
+        let transformers = match &config.encryption_config {
+            None => Some(Transformers::identity()),
+            Some(path) => match Transformers::load(path, &ConfigOptions::default()) {
+                Ok(transformers) => Some(transformers),
+                Err(error) => {
+                    faults.push(Fault::new("encryption-provider-config", chain(&error)));
+                    None
+                }
+            },
+        };
+        let Some(transformers) = transformers.filter(|_| faults.is_empty()) else {
+            return Err(OpenError::Config(faults));
+        };
+        let backend = open_backend(&config, &checked).await?;
+        let inner = Inner {
+            backend,
+            checked,
+            config,
+            transformers,
+            history: HistoryBudget::new(HISTORY_BYTES),
+            open: Mutex::default(),
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The store of a resource: the one that is open, or a new one. Shared while anybody holds it.
+    ///
+    /// A kind whose schema changed (another normalizer generation) gets a new store.
+    pub fn storage_for(&self, info: &ResourceInfo) -> Arc<dyn Storage> {
+        let mut open = self.0.open.lock();
+        open.retain(|_, store| store.strong_count() > 0);
+        let name = info.group_resource();
+        if let Some(store) = open.get(&name).and_then(Weak::upgrade) {
+            if store.resource().normalizer().generation() == info.normalizer().generation() {
+                return store;
+            }
+        }
+        let store = self.make(info);
+        open.insert(name, Arc::downgrade(&store));
+        store
+    }
+
+    fn make(&self, info: &ResourceInfo) -> Arc<dyn Storage> {
+        let direct = match &self.0.backend {
+            Backend::Embedded(kv) => self.direct(kv, info),
+            #[cfg(feature = "etcd3")]
+            Backend::Etcd3(kv) => self.direct(kv, info),
+        };
+        if !self.is_cached(info) {
+            return direct;
+        }
+        let config = CacherConfig::new(Arc::clone(&self.0.config.clock), Arc::clone(&self.0.config.rng))
+            .with_history_budget(self.0.history.clone());
+        Arc::new(Cacher::new(direct, config))
+    }
+
+    fn direct<K: Kv>(&self, kv: &Arc<K>, info: &ResourceInfo) -> Arc<dyn Storage> {
+        let Inner { checked, config, transformers, .. } = &*self.0;
+        let transformer = transformers.for_resource(info.group(), info.resource());
+        let store_config = KvStoreConfig::new(checked.prefix.clone(), transformer)
+            .with_media_type(self.media_type(info))
+            .with_clock(Arc::clone(&config.clock))
+            .with_rng(Arc::clone(&config.rng));
+        Arc::new(KvStore::new(Arc::clone(kv), info.clone(), store_config))
+    }
+
+    fn media_type(&self, info: &ResourceInfo) -> MediaType {
+        match self.0.config.media_type_overrides.get(&info.group_resource()) {
+            // Checked when the factory was opened.
+            Some(text) => config::media_type_override(info.resource(), text, &mut Vec::new()),
+            None => self.0.checked.media_type,
+        }
+    }
+
+    fn is_cached(&self, info: &ResourceInfo) -> bool {
+        // Events come and go faster than anybody lists them; upstream does not cache them either.
+        if matches!((info.group(), info.resource()), ("" | "events.k8s.io", "events")) {
+            return false;
+        }
+        self.0.config.watch_cache != self.0.config.watch_cache_exceptions.contains(&info.group_resource())
+    }
+
+    /// Whether the backend can be reached: the last known state, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// The reason.
+    pub fn health(&self) -> Result<(), String> {
+        match &self.0.backend {
+            Backend::Embedded(kv) => kv.health(),
+            #[cfg(feature = "etcd3")]
+            Backend::Etcd3(kv) => kv.health(),
+        }
+    }
+
+    /// Waits until the backend answers a read.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    pub async fn reachable(&self) -> Result<(), apiserver_storage_api::BoxError> {
+        let now = match &self.0.backend {
+            Backend::Embedded(kv) => kv.now().await,
+            #[cfg(feature = "etcd3")]
+            Backend::Etcd3(kv) => kv.now().await,
+        };
+        now.map(drop).map_err(Into::into)
+    }
+
+    /// Finishes what is under way and closes the backend. Stores that are still held fail from then on.
+    pub async fn close(&self) {
+        match &self.0.backend {
+            Backend::Embedded(kv) => kv.close().await,
+            #[cfg(feature = "etcd3")]
+            Backend::Etcd3(kv) => kv.close().await,
+        }
+    }
+}
+
+async fn open_backend(config: &Config, checked: &Checked) -> Result<Backend, OpenError> {
+    let embedded = match checked.backend {
+        BackendKind::Memory => EmbeddedConfig::memory(),
+        BackendKind::Embedded => EmbeddedConfig::directory(&config.data_dir),
+        #[cfg(feature = "etcd3")]
+        BackendKind::Etcd3 => {
+            let etcd = apiserver_storage_etcd3::EtcdConfig::new(config.etcd.servers.clone())
+                .with_ca_file(config.etcd.ca_file.clone())
+                .with_cert_file(config.etcd.cert_file.clone())
+                .with_key_file(config.etcd.key_file.clone())
+                .with_clock(Arc::clone(&config.clock))
+                .with_rng(Arc::clone(&config.rng));
+            let kv = apiserver_storage_etcd3::EtcdKv::connect(etcd)
+                .await
+                .map_err(|error| OpenError::Backend { backend: "etcd3", source: error.into() })?;
+            return Ok(Backend::Etcd3(Arc::new(kv)));
+        }
+        // Refused when the configuration was checked.
+        #[cfg(not(feature = "etcd3"))]
+        BackendKind::Etcd3 => return Err(OpenError::Config(Vec::new())),
+    };
+    let embedded = embedded.with_clock(Arc::clone(&config.clock)).with_rng(Arc::clone(&config.rng));
+    let kv = EmbeddedKv::open(embedded)
+        .await
+        .map_err(|error| OpenError::Backend { backend: "embedded", source: error.into() })?;
+    Ok(Backend::Embedded(Arc::new(kv)))
+}
+
+/// An error with its causes in one line: the configuration's author needs all of it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl fmt::Debug for Factory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Factory").field("backend", &self.0.checked.backend).finish_non_exhaustive()
+    }
+}
