@@ -1,8 +1,8 @@
 //! Custom kinds: definitions, pruning, defaults and validation, with the answers that a real server gave.
 
-use apiserver_resources::types::TypeRegistry;
 use apiserver_resources::crd::{CustomKind, CustomVersion, validate_custom, validate_custom_update};
 use apiserver_resources::fieldvalidation::decode_custom;
+use apiserver_resources::types::TypeRegistry;
 use serde_json::{Value, json};
 
 fn gizmo() -> CustomKind {
@@ -32,27 +32,50 @@ fn create(body: &str) -> (Value, Vec<String>, Vec<String>) {
 #[test]
 fn a_definition_gives_names_versions_and_columns() {
     let kind = gizmo();
-    assert_eq!((kind.group.as_str(), kind.names.plural.as_str(), kind.namespaced), ("golden.example.dev", "gizmos", true));
+    assert_eq!(
+        (kind.group.as_str(), kind.names.plural.as_str(), kind.namespaced),
+        ("golden.example.dev", "gizmos", true)
+    );
     let v1 = version(&kind);
     assert!(v1.status && v1.storage && v1.unenforced.is_empty());
-    assert_eq!(v1.scale.as_ref().map(|s| s.spec_replicas.as_str()), Some(".spec.replicas"));
+    assert_eq!(
+        v1.scale.as_ref().map(|s| s.spec_replicas.as_str()),
+        Some(".spec.replicas")
+    );
     assert_eq!(v1.selectable_fields, ["spec.color"]);
-    let columns: Vec<_> = v1.columns.iter().map(|c| (c.name.as_str(), c.kind.as_str(), c.priority)).collect();
-    assert_eq!(columns, [("Size", "integer", 0), ("Color", "string", 0), ("Phase", "string", 0), ("Ratio", "number", 1), ("Age", "date", 0)]);
+    let columns: Vec<_> = v1
+        .columns
+        .iter()
+        .map(|c| (c.name.as_str(), c.kind.as_str(), c.priority))
+        .collect();
+    assert_eq!(
+        columns,
+        [
+            ("Size", "integer", 0),
+            ("Color", "string", 0),
+            ("Phase", "string", 0),
+            ("Ratio", "number", 1),
+            ("Age", "date", 0)
+        ]
+    );
 }
 
 // covers: apiserver-http/OAPI-15
 #[test]
 fn an_unsound_definition_names_its_faults() {
     let definition = json!({"metadata": {"name": "wrong"}, "spec": {
-        "group": "example.dev", "scope": "Everywhere", "names": {"plural": "things", "kind": "Thing"},
-        "conversion": {"strategy": "Webhook"},
-        "versions": [
-            {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
-                "a": {"description": "no type"}, "b": {"type": "array"}, "c": {"type": "strange"}, "d": {"type": "string", "pattern": "("}}}}},
-            {"name": "v2", "served": true, "storage": true},
-        ]}});
-    let errors: Vec<_> = CustomKind::parse(&definition).unwrap_err().iter().map(ToString::to_string).collect();
+    "group": "example.dev", "scope": "Everywhere", "names": {"plural": "things", "kind": "Thing"},
+    "conversion": {"strategy": "Webhook"},
+    "versions": [
+        {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+            "a": {"description": "no type"}, "b": {"type": "array"}, "c": {"type": "strange"}, "d": {"type": "string", "pattern": "("}}}}},
+        {"name": "v2", "served": true, "storage": true},
+    ]}});
+    let errors: Vec<_> = CustomKind::parse(&definition)
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let root = "spec.versions[0].schema.openAPIV3Schema.properties";
     assert_eq!(
         errors,
@@ -79,39 +102,75 @@ fn rules_that_are_not_enforced_are_named() {
             "spec": {"type": "object", "x-kubernetes-validations": [{"rule": "self.a > 1"}]}}}}}]}});
     let kind = CustomKind::parse(&definition).unwrap();
     assert_eq!(kind.versions[0].unenforced, [".spec"]);
-    assert_eq!(kind.versions[0].deprecation.as_deref(), Some("example.dev/v1 Thing is deprecated"));
+    assert_eq!(
+        kind.versions[0].deprecation.as_deref(),
+        Some("example.dev/v1 Thing is deprecated")
+    );
 }
 
 // covers: apiserver-http/BODY-14
 #[test]
 fn defaults_are_filled_in_at_every_level() {
     for (spec, want) in [
-        (json!({"size": 5}), json!({"color": "green", "limits": {"high": 10, "low": 0}, "replicas": 1, "size": 5})),
-        (json!({"size": 5, "color": "red", "replicas": 0, "limits": {"high": 3}}), json!({"color": "red", "limits": {"high": 3, "low": 0}, "replicas": 0, "size": 5})),
-        (json!({"size": 1, "parts": [{"name": "x"}, {"name": "y", "count": 7}]}),
-         json!({"color": "green", "limits": {"high": 10, "low": 0}, "parts": [{"count": 1, "name": "x"}, {"count": 7, "name": "y"}], "replicas": 1, "size": 1})),
-        (json!({"size": 5, "color": null, "note": null, "title": null, "limits": null}),
-         json!({"color": "green", "limits": {"high": 10, "low": 0}, "note": null, "replicas": 1, "size": 5})),
+        (
+            json!({"size": 5}),
+            json!({"color": "green", "limits": {"high": 10, "low": 0}, "replicas": 1, "size": 5}),
+        ),
+        (
+            json!({"size": 5, "color": "red", "replicas": 0, "limits": {"high": 3}}),
+            json!({"color": "red", "limits": {"high": 3, "low": 0}, "replicas": 0, "size": 5}),
+        ),
+        (
+            json!({"size": 1, "parts": [{"name": "x"}, {"name": "y", "count": 7}]}),
+            json!({"color": "green", "limits": {"high": 10, "low": 0}, "parts": [{"count": 1, "name": "x"}, {"count": 7, "name": "y"}], "replicas": 1, "size": 1}),
+        ),
+        (
+            json!({"size": 5, "color": null, "note": null, "title": null, "limits": null}),
+            json!({"color": "green", "limits": {"high": 10, "low": 0}, "note": null, "replicas": 1, "size": 5}),
+        ),
     ] {
-        assert_eq!(create(&object(spec.clone()).to_string()), (want, vec![], vec![]), "{spec}");
+        assert_eq!(
+            create(&object(spec.clone()).to_string()),
+            (want, vec![], vec![]),
+            "{spec}"
+        );
     }
 }
 
 // covers: apiserver-http/FVAL-02, apiserver-http/FVAL-03, apiserver-http/FVAL-08
 #[test]
 fn unknown_fields_are_pruned_and_named() {
-    let (spec, findings, _) = create(&object(json!({"size": 5, "unknown": 1, "limits": {"mid": 3}, "parts": [{"name": "x", "extra": true}],
-        "extra": {"known": 3, "free": {"deep": [1, "two", null]}}})).to_string());
-    assert_eq!(findings, [r#"unknown field "spec.limits.mid""#, r#"unknown field "spec.parts[0].extra""#, r#"unknown field "spec.unknown""#]);
+    let (spec, findings, _) = create(
+        &object(
+            json!({"size": 5, "unknown": 1, "limits": {"mid": 3}, "parts": [{"name": "x", "extra": true}],
+        "extra": {"known": 3, "free": {"deep": [1, "two", null]}}}),
+        )
+        .to_string(),
+    );
+    assert_eq!(
+        findings,
+        [
+            r#"unknown field "spec.limits.mid""#,
+            r#"unknown field "spec.parts[0].extra""#,
+            r#"unknown field "spec.unknown""#
+        ]
+    );
     assert_eq!(spec["extra"], json!({"known": 3, "free": {"deep": [1, "two", null]}}));
     assert_eq!(spec["parts"], json!([{"name": "x", "count": 1}]));
     let body = r#"{"apiVersion":"golden.example.dev/v1","kind":"Gizmo","metadata":{"name":"a","name":"b","namespace":"n","foo":1},"spec":{"size":1,"zz":1,"size":2,"aa":3},"more":1}"#;
     let (spec, findings, _) = create(body);
     assert_eq!(spec["size"], json!(2));
-    assert_eq!(findings, [
-        r#"duplicate field "metadata.name""#, r#"duplicate field "spec.size""#, r#"unknown field "more""#,
-        r#"unknown field "spec.aa""#, r#"unknown field "spec.zz""#, r#"unknown field "metadata.foo""#,
-    ]);
+    assert_eq!(
+        findings,
+        [
+            r#"duplicate field "metadata.name""#,
+            r#"duplicate field "spec.size""#,
+            r#"unknown field "more""#,
+            r#"unknown field "spec.aa""#,
+            r#"unknown field "spec.zz""#,
+            r#"unknown field "metadata.foo""#,
+        ]
+    );
 }
 
 // covers: apiserver-http/STAT-07
@@ -119,42 +178,120 @@ fn unknown_fields_are_pruned_and_named() {
 fn faults_of_values_have_the_texts_of_the_api() {
     for (spec, want) in [
         (json!({"color": "red"}), vec!["spec.size: Required value"]),
-        (json!({"size": "five"}), vec!["spec.size: Invalid value: \"string\": spec.size in body must be of type integer: \"string\""]),
-        (json!({"size": 5, "enabled": "yes"}), vec!["spec.enabled: Invalid value: \"string\": spec.enabled in body must be of type boolean: \"string\""]),
-        (json!({"size": 5, "tags": "one"}), vec!["spec.tags: Invalid value: \"string\": spec.tags in body must be of type array: \"string\""]),
-        (json!({"size": 5.5}), vec!["spec.size: Invalid value: \"number\": spec.size in body must be of type integer: \"number\""]),
+        (
+            json!({"size": "five"}),
+            vec!["spec.size: Invalid value: \"string\": spec.size in body must be of type integer: \"string\""],
+        ),
+        (
+            json!({"size": 5, "enabled": "yes"}),
+            vec!["spec.enabled: Invalid value: \"string\": spec.enabled in body must be of type boolean: \"string\""],
+        ),
+        (
+            json!({"size": 5, "tags": "one"}),
+            vec!["spec.tags: Invalid value: \"string\": spec.tags in body must be of type array: \"string\""],
+        ),
+        (
+            json!({"size": 5.5}),
+            vec!["spec.size: Invalid value: \"number\": spec.size in body must be of type integer: \"number\""],
+        ),
         (json!({"size": 5.0}), vec![]),
-        (json!({"size": 0}), vec!["spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"]),
-        (json!({"size": 101}), vec!["spec.size: Invalid value: 101: spec.size in body should be less than or equal to 100"]),
-        (json!({"size": 5, "color": "pink"}), vec!["spec.color: Unsupported value: \"pink\": supported values: \"red\", \"green\", \"blue\""]),
-        (json!({"size": 5, "color": 5}), vec![
-            "spec.color: Invalid value: \"integer\": spec.color in body must be of type string: \"integer\"",
-            "spec.color: Unsupported value: 5: supported values: \"red\", \"green\", \"blue\""]),
-        (json!({"size": 5, "title": "lower"}), vec!["spec.title: Invalid value: \"lower\": spec.title in body should match '^[A-Z]'"]),
-        (json!({"size": 5, "title": "AAAAAAAAAAAAAAAAAAAAA"}), vec!["spec.title: Too long: may not be more than 20 bytes"]),
-        (json!({"size": 5, "when": "x"}), vec!["spec.when: Invalid value: \"x\": spec.when in body must be of type date-time: \"x\""]),
+        (
+            json!({"size": 0}),
+            vec!["spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"],
+        ),
+        (
+            json!({"size": 101}),
+            vec!["spec.size: Invalid value: 101: spec.size in body should be less than or equal to 100"],
+        ),
+        (
+            json!({"size": 5, "color": "pink"}),
+            vec!["spec.color: Unsupported value: \"pink\": supported values: \"red\", \"green\", \"blue\""],
+        ),
+        (
+            json!({"size": 5, "color": 5}),
+            vec![
+                "spec.color: Invalid value: \"integer\": spec.color in body must be of type string: \"integer\"",
+                "spec.color: Unsupported value: 5: supported values: \"red\", \"green\", \"blue\"",
+            ],
+        ),
+        (
+            json!({"size": 5, "title": "lower"}),
+            vec!["spec.title: Invalid value: \"lower\": spec.title in body should match '^[A-Z]'"],
+        ),
+        (
+            json!({"size": 5, "title": "AAAAAAAAAAAAAAAAAAAAA"}),
+            vec!["spec.title: Too long: may not be more than 20 bytes"],
+        ),
+        (
+            json!({"size": 5, "when": "x"}),
+            vec!["spec.when: Invalid value: \"x\": spec.when in body must be of type date-time: \"x\""],
+        ),
         (json!({"size": 5, "port": "http"}), vec![]),
         (json!({"size": 5, "port": 80}), vec![]),
-        (json!({"size": 5, "port": 1.5}), vec!["spec.port: Invalid value: \"number\": spec.port in body must be of type integer,string: \"number\""]),
-        (json!({"size": 5, "tags": ["a", "b", "c", "d", "e"]}), vec!["spec.tags: Too many: 5: must have at most 4 items"]),
-        (json!({"size": 5, "tags": ["a", "a", "a"]}), vec!["spec.tags[1]: Duplicate value: \"a\""]),
-        (json!({"size": 5, "tags": [1]}), vec!["spec.tags[0]: Invalid value: \"integer\": spec.tags[0] in body must be of type string: \"integer\""]),
-        (json!({"size": 5, "parts": [{"count": 1}]}), vec!["spec.parts[0].name: Required value"]),
-        (json!({"size": 5, "parts": [{"name": "x"}, {"name": "y"}, {"name": "x", "count": 3}]}), vec!["spec.parts[2]: Duplicate value: {\"name\":\"x\"}"]),
-        (json!({"size": 5, "parts": ["x"]}), vec![
-            "spec.parts[0]: Invalid value: \"string\": spec.parts[0] in body must be of type object: \"string\"",
-            "spec.parts[0]: Invalid value: \"x\": must be an object for an array of list-type map"]),
-        (json!({"size": 5, "settings": {"a": 1}}), vec!["spec.settings.a: Invalid value: \"integer\": spec.settings.a in body must be of type string: \"integer\""]),
-        (json!({"size": 5, "extra": {"known": "x"}}), vec!["spec.extra.known: Invalid value: \"string\": spec.extra.known in body must be of type integer: \"string\""]),
-        (json!({"size": 5, "replicas": -1}), vec![
-            ".spec.replicas: Invalid value: -1: should be a non-negative integer",
-            "spec.replicas: Invalid value: -1: spec.replicas in body should be greater than or equal to 0"]),
-        (json!({"size": 5, "replicas": "x"}), vec![
-            ".spec.replicas: Invalid value: 0: .spec.replicas accessor error: x is of the type string, expected int64",
-            "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\""]),
-        (json!("x"), vec![
-            ".spec.replicas: Invalid value: 0: .spec.replicas accessor error: x is of the type string, expected map[string]interface{}",
-            "spec: Invalid value: \"string\": spec in body must be of type object: \"string\""]),
+        (
+            json!({"size": 5, "port": 1.5}),
+            vec!["spec.port: Invalid value: \"number\": spec.port in body must be of type integer,string: \"number\""],
+        ),
+        (
+            json!({"size": 5, "tags": ["a", "b", "c", "d", "e"]}),
+            vec!["spec.tags: Too many: 5: must have at most 4 items"],
+        ),
+        (
+            json!({"size": 5, "tags": ["a", "a", "a"]}),
+            vec!["spec.tags[1]: Duplicate value: \"a\""],
+        ),
+        (
+            json!({"size": 5, "tags": [1]}),
+            vec!["spec.tags[0]: Invalid value: \"integer\": spec.tags[0] in body must be of type string: \"integer\""],
+        ),
+        (
+            json!({"size": 5, "parts": [{"count": 1}]}),
+            vec!["spec.parts[0].name: Required value"],
+        ),
+        (
+            json!({"size": 5, "parts": [{"name": "x"}, {"name": "y"}, {"name": "x", "count": 3}]}),
+            vec!["spec.parts[2]: Duplicate value: {\"name\":\"x\"}"],
+        ),
+        (
+            json!({"size": 5, "parts": ["x"]}),
+            vec![
+                "spec.parts[0]: Invalid value: \"string\": spec.parts[0] in body must be of type object: \"string\"",
+                "spec.parts[0]: Invalid value: \"x\": must be an object for an array of list-type map",
+            ],
+        ),
+        (
+            json!({"size": 5, "settings": {"a": 1}}),
+            vec![
+                "spec.settings.a: Invalid value: \"integer\": spec.settings.a in body must be of type string: \"integer\"",
+            ],
+        ),
+        (
+            json!({"size": 5, "extra": {"known": "x"}}),
+            vec![
+                "spec.extra.known: Invalid value: \"string\": spec.extra.known in body must be of type integer: \"string\"",
+            ],
+        ),
+        (
+            json!({"size": 5, "replicas": -1}),
+            vec![
+                ".spec.replicas: Invalid value: -1: should be a non-negative integer",
+                "spec.replicas: Invalid value: -1: spec.replicas in body should be greater than or equal to 0",
+            ],
+        ),
+        (
+            json!({"size": 5, "replicas": "x"}),
+            vec![
+                ".spec.replicas: Invalid value: 0: .spec.replicas accessor error: x is of the type string, expected int64",
+                "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
+            ],
+        ),
+        (
+            json!("x"),
+            vec![
+                ".spec.replicas: Invalid value: 0: .spec.replicas accessor error: x is of the type string, expected map[string]interface{}",
+                "spec: Invalid value: \"string\": spec in body must be of type object: \"string\"",
+            ],
+        ),
         (Value::Null, vec!["spec: Required value"]),
     ] {
         let (_, _, errors) = create(&object(spec.clone()).to_string());
@@ -167,16 +304,25 @@ fn faults_of_values_have_the_texts_of_the_api() {
 fn bodies_that_are_no_object_of_the_kind() {
     let kind = gizmo();
     for (body, want) in [
-        (r#"{"metadata":{"name":"a"}}"#.to_owned(),
-         "the object provided is unrecognized (must be of type Gizmo): Object 'Kind' is missing in '{\"metadata\":{\"name\":\"a\"}}' ({\"metadata\":{\"name\":\"a\"}})"),
-        (r#"{"apiVersion":"golden.example.dev/v2","kind":"Gizmo"}"#.to_owned(),
-         "the API version in the data (golden.example.dev/v2) does not match the expected API version (golden.example.dev/v1)"),
-        (r#"{"apiVersion":"golden.example.dev/v1","kind":"Gizmo","metadata":{"labels":{"a":1}}}"#.to_owned(),
-         "Gizmo in version \"v1\" cannot be handled as a Gizmo: json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string"),
-        (r#"{"apiVersion":"golden.example.dev/v1","kind":"Gizmo","metadata":"x"}"#.to_owned(),
-         "Gizmo in version \"v1\" cannot be handled as a Gizmo: json: cannot unmarshal string into Go value of type v1.ObjectMeta"),
+        (
+            r#"{"metadata":{"name":"a"}}"#.to_owned(),
+            "the object provided is unrecognized (must be of type Gizmo): Object 'Kind' is missing in '{\"metadata\":{\"name\":\"a\"}}' ({\"metadata\":{\"name\":\"a\"}})",
+        ),
+        (
+            r#"{"apiVersion":"golden.example.dev/v2","kind":"Gizmo"}"#.to_owned(),
+            "the API version in the data (golden.example.dev/v2) does not match the expected API version (golden.example.dev/v1)",
+        ),
+        (
+            r#"{"apiVersion":"golden.example.dev/v1","kind":"Gizmo","metadata":{"labels":{"a":1}}}"#.to_owned(),
+            "Gizmo in version \"v1\" cannot be handled as a Gizmo: json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string",
+        ),
+        (
+            r#"{"apiVersion":"golden.example.dev/v1","kind":"Gizmo","metadata":"x"}"#.to_owned(),
+            "Gizmo in version \"v1\" cannot be handled as a Gizmo: json: cannot unmarshal string into Go value of type v1.ObjectMeta",
+        ),
     ] {
-        let got = decode_custom(TypeRegistry::builtin(), &kind, version(&kind), body.as_bytes()).map_err(|e| e.to_string());
+        let got =
+            decode_custom(TypeRegistry::builtin(), &kind, version(&kind), body.as_bytes()).map_err(|e| e.to_string());
         assert_eq!(got.map(|d| d.value), Err(want.to_owned()), "{body}");
     }
     let mut other = object(json!({"size": 1}));
@@ -189,9 +335,13 @@ fn bodies_that_are_no_object_of_the_kind() {
 #[test]
 fn an_update_is_not_blamed_for_what_it_leaves_alone() {
     let kind = gizmo();
-    let old = object(json!({"size": 500, "title": "lower", "parts": [{"name": "x", "count": "bad"}], "tags": ["a", "a"]}));
+    let old =
+        object(json!({"size": 500, "title": "lower", "parts": [{"name": "x", "count": "bad"}], "tags": ["a", "a"]}));
     let errors = |new: &Value, status: bool| -> Vec<String> {
-        validate_custom_update(&kind, version(&kind), new, &old, status).iter().map(|e| e.field.clone()).collect()
+        validate_custom_update(&kind, version(&kind), new, &old, status)
+            .iter()
+            .map(|e| e.field.clone())
+            .collect()
     };
     assert!(errors(&old, false).is_empty());
     let mut new = old.clone();
@@ -200,7 +350,10 @@ fn an_update_is_not_blamed_for_what_it_leaves_alone() {
     assert!(errors(&new, false).is_empty());
     new["spec"]["size"] = json!(501);
     new["status"] = json!({"replicas": "two"});
-    assert_eq!(errors(&new, false), ["spec.size", "status.replicas", ".status.replicas"]);
+    assert_eq!(
+        errors(&new, false),
+        ["spec.size", "status.replicas", ".status.replicas"]
+    );
     assert_eq!(errors(&new, true), ["status.replicas", ".status.replicas"]);
 }
 
@@ -216,9 +369,15 @@ fn logical_combinations_are_checked() {
         "not": {"type": "string", "not": {"enum": ["bad"]}},
         "list": {"type": "array", "items": {"type": "integer", "format": "int32"}, "minItems": 1, "uniqueItems": true},
         "map": {"type": "object", "additionalProperties": {"type": "string", "minLength": 2}, "maxProperties": 1}}}), &FieldPath::root()).unwrap();
-    let fields = |value: Value| -> Vec<String> { schema.validate(&value, None).iter().map(ToString::to_string).collect() };
-    assert!(fields(json!({"any": "50%", "one": {"a": "x"}, "all": 4, "not": "good", "list": [1, 2], "map": {"k": "vv"}})).is_empty());
-    let got = fields(json!({"any": "x", "one": {"a": "x", "b": "y"}, "all": 3, "not": "bad", "list": [3_000_000_000_i64, 1, 1], "map": {"k": "v", "l": "vv"}}));
+    let fields =
+        |value: Value| -> Vec<String> { schema.validate(&value, None).iter().map(ToString::to_string).collect() };
+    assert!(
+        fields(json!({"any": "50%", "one": {"a": "x"}, "all": 4, "not": "good", "list": [1, 2], "map": {"k": "vv"}}))
+            .is_empty()
+    );
+    let got = fields(
+        json!({"any": "x", "one": {"a": "x", "b": "y"}, "all": 3, "not": "bad", "list": [3_000_000_000_i64, 1, 1], "map": {"k": "v", "l": "vv"}}),
+    );
     assert_eq!(got, [
         "all: Invalid value: 3: all in body should be a multiple of 2",
         "all: Invalid value: \"\": \"all\" must validate all the schemas (allOf)",

@@ -87,6 +87,36 @@ fn what_a_server_writes_by_itself_is_written_again_the_same() {
 }
 
 #[test]
+fn values_in_cbor_are_read_and_written() {
+    for (kind, name) in [("ConfigMap", "a"), ("Pod", "b")] {
+        let normalizer = of("v1", kind);
+        let object = json!({"kind": kind, "apiVersion": "v1", "metadata": {"name": name, "labels": {"x": "y"}}});
+        let stored = normalizer
+            .encode(&Encoded::from_json(object.to_string()), MediaType::Cbor)
+            .expect(kind);
+        let read = normalizer.normalize(&stored, revision(), &[]).expect(kind);
+        assert_eq!((read.media_type, &*read.attributes.name), (MediaType::Cbor, name));
+        let json = normalizer
+            .encode(&Encoded::from_json(read.json.clone()), MediaType::Json)
+            .expect(kind);
+        assert_eq!(
+            normalizer.normalize(&json, revision(), &[]).expect(kind).json,
+            read.json
+        );
+    }
+}
+
+#[test]
+fn definitions_are_json_whatever_is_asked_for() {
+    let object = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1", "metadata": {"name": "a"}});
+    let normalizer = of("apiregistration.k8s.io/v1", "APIService");
+    let stored = normalizer
+        .encode(&Encoded::from_json(object.to_string()), MediaType::Protobuf)
+        .expect("stored");
+    assert_eq!(MediaType::detect(&stored), MediaType::Json);
+}
+
+#[test]
 fn objects_are_converted_to_every_version_that_they_were_served_in() {
     let mut count = 0;
     for case in cases() {
