@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::config::CacherConfig;
-use crate::core::root::Root;
+use crate::core::root::{Pins, Root};
 use crate::core::{Core, Limits};
 use crate::feed;
 use crate::freshness::{Now, Waiters};
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) config: CacherConfig,
     pub(crate) core: Mutex<Core>,
     pub(crate) root: Arc<ArcSwapOption<Root>>,
+    pub(crate) pins: Pins,
     pub(crate) status: Status,
     pub(crate) waiters: Waiters,
     pub(crate) now: Now,
@@ -71,6 +72,7 @@ impl Cacher {
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             root,
+            pins: Pins::default(),
             status: Status::new(config.clock.monotonic()),
             waiters: Waiters::default(),
             now: Now::default(),
@@ -122,8 +124,8 @@ impl Cacher {
 impl Shared {
     pub(crate) fn close(&self) {
         self.status.set(State::Closed, self.config.clock.monotonic());
-        self.core.lock().close().perform();
-        self.root.store(None);
+        let effects = self.core.lock().close();
+        effects.perform();
         self.waiters.dismiss();
     }
 

@@ -236,18 +236,19 @@ impl Feed {
     /// Forgets what is old and reminds some watchers. True once per bookmark period.
     fn tick(&self) -> bool {
         let (now, shared) = (self.now(), &self.shared);
-        let (records, bytes, oldest) = {
+        let history = {
             let mut core = shared.core.lock();
             core.tick(now);
-            let (records, bytes) = core.history();
-            (records, bytes, core.oldest())
+            core.history()
         };
-        shared.metrics.history_records.set(records as f64);
-        shared.metrics.history_bytes.set(bytes as f64);
-        shared
-            .metrics
-            .history_seconds
-            .set(oldest.map_or(0.0, |oldest| now.saturating_sub(oldest).as_secs_f64()));
+        let released = shared.pins.enforce(history.superseded, shared.config.history_bytes);
+        shared.metrics.released_reads.increment(released);
+        shared.metrics.history_records.set(history.records as f64);
+        shared.metrics.history_bytes.set(history.bytes as f64);
+        let age = history
+            .oldest
+            .map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest));
+        shared.metrics.history_seconds.set(age.as_secs_f64());
         shared.reminders.ring()
     }
 

@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) history_seconds: Gauge,
     pub(crate) lost_watchers: Counter,
     pub(crate) resets: Counter,
+    pub(crate) released_reads: Counter,
     consistent: [Counter; 4],
 }
 
@@ -56,6 +57,7 @@ impl Metrics {
             history_seconds: gauge!("apiserver_watch_cache_history_seconds", &labels),
             lost_watchers: counter!("apiserver_terminated_watchers_total", &labels),
             resets: counter!("apiserver_watch_cache_resets_total", &labels),
+            released_reads: counter!("apiserver_watch_cache_released_reads_total", &labels),
             consistent: [
                 consistent("true", "false"),
                 consistent("false", "false"),

@@ -23,7 +23,7 @@ use futures::StreamExt;
 use futures::stream;
 
 use crate::cacher::Shared;
-use crate::core::root::{Root, Selected, Step, Walk, is_selected};
+use crate::core::root::{Released, Root, Selected, Step, Walk, is_selected};
 
 /// Objects that are looked at in one go. A list that is through with less comes in one piece.
 const CHUNK: usize = 4_096;
@@ -260,6 +260,7 @@ impl Shared {
         };
         match scan.chunk() {
             Ok(page) if page.end.is_none() => {
+                self.pins.add(&scan.walk);
                 let rest = stream::unfold(Some(scan), next_page);
                 List::new(revision, stream::iter([Ok(page)]).chain(rest).boxed())
             }
@@ -298,7 +299,7 @@ impl Scan {
         let mut entries = Vec::with_capacity(wanted.min(self.walk.left()).min(CHUNK));
         let mut fault = None;
         let (predicate, unreadable) = (&self.predicate, self.unreadable);
-        self.walk.examine(CHUNK, |entry| {
+        let examined = self.walk.examine(CHUNK, |entry| {
             match is_selected(entry, predicate, unreadable) {
                 Selected::Yes => entries.push(entry.clone()),
                 Selected::No => {}
@@ -313,6 +314,7 @@ impl Scan {
                 Step::Next
             }
         });
+        examined.map_err(|Released| too_slow())?;
         if let Some(unreadable) = fault {
             unreadable.record()?;
         }
@@ -320,7 +322,7 @@ impl Scan {
             *left -= entries.len();
         }
         let end = match (self.left, entries.last()) {
-            (Some(0), Some(last)) => Some(self.cut_off(last)),
+            (Some(0), Some(last)) => Some(self.cut_off(last)?),
             _ if self.walk.left() == 0 => Some(ListEnd::default()),
             _ => None,
         };
@@ -328,15 +330,23 @@ impl Scan {
     }
 
     /// How a list ends whose limit was reached: with a token if the range has anything behind the last entry.
-    fn cut_off(&self, last: &Entry) -> ListEnd {
-        let behind = self.walk.root.count_behind(&self.scope, last.key().as_str());
-        match &self.scope {
+    fn cut_off(&self, last: &Entry) -> Result<ListEnd> {
+        let root = self.walk.root().map_err(|Released| too_slow())?;
+        let behind = root.count_behind(&self.scope, last.key().as_str());
+        Ok(match &self.scope {
             Scope::Under(prefix) if behind > 0 => ListEnd {
                 next: ContinueToken::after(self.revision, prefix, last.key().as_str()),
                 remaining: self.predicate.is_empty().then_some(behind as u64),
             },
             _ => ListEnd::default(),
-        }
+        })
+    }
+}
+
+fn too_slow() -> StorageError {
+    StorageError::TooManyRequests {
+        cause: "the list was read so slowly that its state had to be given up".into(),
+        retry_after: RETRY_FRESHNESS,
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Weak};
 
 use apiserver_storage_api::{
-    Batch, OnUnreadable, ReadAt, Result, Revision, Scope, SelectionPredicate, StorageError, Watch, WatchItem,
+    Batch, Entry, OnUnreadable, ReadAt, Result, Revision, Scope, SelectionPredicate, StorageError, Watch, WatchItem,
     WatchOptions, WatchStart,
 };
 use futures::stream;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::cacher::Shared;
 use crate::core::log::{Cursor, End, Epoch, Next};
-use crate::core::root::{Selected, Step, Walk, is_selected};
+use crate::core::root::{Released, Selected, Step, Walk, is_selected};
 use crate::core::{Forgotten, From, Subscription};
 use crate::read::{Behind, too_large};
 
@@ -39,8 +39,17 @@ impl Shared {
                 .root
                 .walk(scope, None, &options.predicate, self.info.indexes())
         });
-        // What the cache has beyond the asked revision is new to this watcher; what it has not is not.
-        let position = position.unwrap_or(subscription.root.revision);
+        if let Some(walk) = &initial {
+            self.pins.add(walk);
+        }
+        let position = match (from, position) {
+            // What the cache has beyond the asked revision is new to this watcher.
+            (From::After(_), Some(asked)) => asked,
+            // What it has not got yet may be old to it.
+            (_, asked) => asked.map_or(subscription.root.revision, |asked| {
+                asked.max(subscription.root.revision)
+            }),
+        };
         let watcher = Watcher {
             shared: Arc::downgrade(self),
             scope: scope.clone(),
@@ -82,10 +91,7 @@ impl Shared {
                 self.reach_for_watch(now, true).await?;
                 Ok((From::Tail, None))
             }
-            WatchStart::Now => {
-                let now = self.ask_now().await?;
-                Ok((From::After(now), Some(now)))
-            }
+            WatchStart::Now => Ok((From::Tail, Some(self.ask_now().await?))),
             WatchStart::After(revision) => {
                 self.reach_for_watch(revision, false).await?;
                 Ok((From::After(revision), Some(revision)))
@@ -151,7 +157,9 @@ struct Watcher {
 impl Watcher {
     async fn next(&mut self) -> Option<Result<WatchItem>> {
         while let Some(walk) = &mut self.initial {
-            let part = initial_part(walk, &self.predicate);
+            let Ok(part) = initial_part(walk, &self.predicate) else {
+                return Some(Err(self.expired()));
+            };
             if walk.left() == 0 {
                 self.initial = None;
                 self.initial_end = Some(self.position);
@@ -279,7 +287,7 @@ impl Watcher {
     }
 }
 
-fn initial_part(walk: &mut Walk, predicate: &SelectionPredicate) -> Vec<apiserver_storage_api::Entry> {
+fn initial_part(walk: &mut Walk, predicate: &SelectionPredicate) -> Result<Vec<Entry>, Released> {
     let mut part = Vec::with_capacity(walk.left().min(INITIAL_PART));
     walk.examine(INITIAL_CHUNK, |entry| {
         if let Selected::Yes = is_selected(entry, predicate, OnUnreadable::Include) {
@@ -290,6 +298,6 @@ fn initial_part(walk: &mut Walk, predicate: &SelectionPredicate) -> Vec<apiserve
         } else {
             Step::Next
         }
-    });
-    part
+    })?;
+    Ok(part)
 }

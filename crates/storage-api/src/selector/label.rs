@@ -53,6 +53,11 @@ impl LabelSelector {
         self.0.is_empty()
     }
 
+    /// The labels that are asked about.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|requirement| requirement.key.as_str())
+    }
+
     /// Whether an object with these labels is selected (`storage-api/SEL-12`).
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|Requirement { key, operator }| {

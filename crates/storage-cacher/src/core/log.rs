@@ -271,11 +271,6 @@ impl Ring {
         self.nodes.front()?.record.as_ref()
     }
 
-    /// The record at a place, counted from the front.
-    pub(crate) fn record(&self, at: usize) -> Option<&Arc<Record>> {
-        self.nodes.get(at)?.record.as_ref()
-    }
-
     /// Records above one revision and up to another, oldest first.
     pub(crate) fn between(&self, above: Revision, through: Revision) -> Vec<Arc<Record>> {
         let first = self.nodes.partition_point(|node| node.revision() <= Some(above));

@@ -74,6 +74,17 @@ pub(crate) struct Effects {
     pub(crate) events: usize,
 }
 
+/// What is kept of the past.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct History {
+    pub(crate) records: usize,
+    pub(crate) bytes: usize,
+    /// When the oldest kept record was made.
+    pub(crate) oldest: Option<Duration>,
+    /// Bytes that were superseded since the cache began.
+    pub(crate) superseded: u64,
+}
+
 impl Effects {
     /// Wakes everybody concerned.
     pub(crate) fn perform(self) {
@@ -164,7 +175,7 @@ impl Core {
             epoch: Epoch::new(Revision::MIN),
             log: Ring::new(Revision::MIN),
             posted: VecDeque::new(),
-            rings: Rings::new(info.indexes().len()),
+            rings: Rings::default(),
             base: Revision::MIN,
             superseded: 0,
             checkpoints: VecDeque::new(),
@@ -253,9 +264,7 @@ impl Core {
     fn record(&mut self, record: &Arc<Record>) -> Effects {
         let mut wake = vec![self.log.waker()];
         self.log.push(record);
-        let ids = self
-            .rings
-            .post(record, &self.prefix, &self.indexes, |ring| wake.push(ring.waker()));
+        let ids = self.rings.post(record, &self.prefix, |ring| wake.push(ring.waker()));
         self.posted.push_back(ids);
         self.share.add(record.weight);
         Effects {
@@ -281,15 +290,16 @@ impl Core {
         self.rings.sweep();
     }
 
-    /// Ends all watchers.
+    /// Ends all watchers. Nothing is applied any more until the next list.
     pub(crate) fn close(&mut self) -> Effects {
+        self.published.store(None);
         self.restart(self.base, End::Closed)
     }
 
     /// Ends the epoch: cursors are cut first, so that whoever sees the end knows whether it has seen everything.
     fn restart(&mut self, base: Revision, end: End) -> Effects {
         let wake = self.rings.iter().chain([&self.log]).map(Ring::waker).collect();
-        self.rings = Rings::new(self.indexes.len());
+        self.rings = Rings::default();
         self.log = Ring::new(base);
         self.posted.clear();
         self.checkpoints.clear();
@@ -342,12 +352,14 @@ impl Core {
         from: From,
     ) -> Option<Result<Subscription, Forgotten>> {
         let root = self.published.load_full()?;
+        if matches!(from, From::After(revision) if revision < self.base) {
+            return Some(Err(Forgotten));
+        }
         let topic = Topic::of(scope, &self.prefix, predicate, &self.indexes);
-        let own = topic.and_then(|topic| self.rings.of(topic, root.revision));
+        let own = topic.map(|topic| self.rings.of(topic, root.revision));
         let ring = own.unwrap_or(&self.log);
         let (live, catch_up) = match from {
             From::Tail => (ring.at_tail(), None),
-            From::After(revision) if revision < self.base => return Some(Err(Forgotten)),
             From::After(revision) => match (ring.after(revision), self.log.after(revision)) {
                 (Some(cursor), _) => (cursor, None),
                 (None, Some(cursor)) => (ring.at_tail(), Some((cursor, root.revision))),
@@ -401,14 +413,13 @@ impl Core {
         &self.epoch
     }
 
-    /// Records that are kept, and bytes that they cost.
-    pub(crate) fn history(&self) -> (usize, usize) {
-        (self.log.len(), self.share.bytes())
-    }
-
-    /// When the oldest kept record was made.
-    pub(crate) fn oldest(&self) -> Option<Duration> {
-        self.log.record(0).map(|record| record.at)
+    pub(crate) fn history(&self) -> History {
+        History {
+            records: self.log.len(),
+            bytes: self.share.bytes(),
+            oldest: self.log.front().map(|record| record.at),
+            superseded: self.superseded,
+        }
     }
 }
 

@@ -1,10 +1,14 @@
 //! One published state: objects and indexes of one revision, immutable, shared by every reader.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use apiserver_storage_api::{Entry, Index, Key, OnUnreadable, Revision, Scope, SelectionPredicate};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 
 use crate::tree::{Item, Probe, Tree};
 
@@ -225,7 +229,7 @@ impl Root {
     ) -> Walk {
         let range = self.range(scope, start);
         let mut walk = Walk {
-            root: Arc::clone(self),
+            pin: Pin::new(self),
             source: Source::State,
             next: range.start,
             end: range.end,
@@ -294,20 +298,76 @@ pub(crate) fn required_value<'a>(index: &Index, predicate: &'a SelectionPredicat
     }
 }
 
+/// What a walk goes along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+enum Source {
     State,
     Index(usize),
+}
+
+/// A state that an answer under way keeps alive, until the reader is through or has kept it for too long.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    root: ArcSwapOption<Root>,
+    superseded: u64,
+}
+
+impl Pin {
+    fn new(root: &Arc<Root>) -> Arc<Self> {
+        let superseded = root.superseded;
+        Arc::new(Self {
+            root: ArcSwapOption::from(Some(Arc::clone(root))),
+            superseded,
+        })
+    }
+
+    /// Takes the state away.
+    fn release(&self) {
+        self.root.store(None);
+    }
+}
+
+/// The answers that are under way, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Pins(Mutex<VecDeque<Weak<Pin>>>);
+
+impl Pins {
+    pub(crate) fn add(&self, walk: &Walk) {
+        let mut pins = self.0.lock();
+        while pins.front().is_some_and(|pin| pin.strong_count() == 0) {
+            pins.pop_front();
+        }
+        pins.push_back(Arc::downgrade(&walk.pin));
+    }
+
+    /// Takes their states away from the oldest answers, as far as those keep more than `most` bytes alive that were
+    /// superseded since. Returns how many.
+    pub(crate) fn enforce(&self, superseded: u64, most: usize) -> u64 {
+        let mut released = 0;
+        self.0.lock().retain(|pin| match pin.upgrade() {
+            Some(pin) if superseded.saturating_sub(pin.superseded) > most as u64 => {
+                pin.release();
+                released += 1;
+                false
+            }
+            pin => pin.is_some(),
+        });
+        released
+    }
 }
 
 /// A walk over part of one state, which it keeps alive. Goes on where it stopped.
 #[derive(Debug)]
 pub(crate) struct Walk {
-    pub(crate) root: Arc<Root>,
-    pub(crate) source: Source,
+    pin: Arc<Pin>,
+    source: Source,
     next: usize,
     end: usize,
 }
+
+/// The reader was too slow: keeping its state would have cost too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Released;
 
 /// What a walk does with one object.
 pub(crate) enum Step {
@@ -324,11 +384,12 @@ impl Walk {
     }
 
     /// Looks at no more than `most` objects, in key order.
-    pub(crate) fn examine(&mut self, most: usize, mut visitor: impl FnMut(&Entry) -> Step) {
+    pub(crate) fn examine(&mut self, most: usize, mut visitor: impl FnMut(&Entry) -> Step) -> Result<(), Released> {
         let mut left = most.min(self.left());
         if left == 0 {
-            return;
+            return Ok(());
         }
+        let root = self.root()?;
         let mut next = self.next;
         let mut step = |entry: &Entry| {
             next += 1;
@@ -339,14 +400,19 @@ impl Walk {
             }
         };
         match self.source {
-            Source::State => self.root.state.visit(self.next, &mut step),
+            Source::State => root.state.visit(self.next, &mut step),
             Source::Index(at) => {
-                if let Some(tree) = self.root.indexes.get(at) {
+                if let Some(tree) = root.indexes.get(at) {
                     tree.visit(self.next, &mut |posting| step(&posting.entry));
                 }
             }
         }
         self.next = next;
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> Result<Arc<Root>, Released> {
+        self.pin.root.load_full().ok_or(Released)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use apiserver_storage_api::{Entry, Event, Index, Revision, Scope, SelectionPredicate};
+use apiserver_storage_api::{Event, Index, Revision, Scope, SelectionPredicate};
 
 use crate::core::log::{Record, Ring};
 use crate::core::root::{required_value, value_of};
@@ -15,10 +15,8 @@ pub(crate) enum Topic {
     Under(Arc<str>),
     /// One key.
     Key(Arc<str>),
-    /// Objects of this name, wherever they are.
-    Name(Arc<str>),
-    /// Objects with this value in the index of this number.
-    Value(usize, Arc<str>),
+    /// Objects with this value of a field or label, wherever they are.
+    Value(Index, Arc<str>),
 }
 
 impl Topic {
@@ -27,15 +25,20 @@ impl Topic {
         if let Scope::Key(key) = scope {
             return Some(Self::Key(key.as_str().into()));
         }
-        if let Some(name) = predicate.exact_field("metadata.name") {
-            return Some(Self::Name(name.into()));
+        let value = |index: &Index| Some(Self::Value(index.clone(), required_value(index, predicate)?.into()));
+        let field = |label: &str| value(&Index::Field(label.into()));
+        // A name narrows more than what the kind is indexed by, and that more than what else may be selected by.
+        if let Some(topic) = field("metadata.name").or_else(|| indexes.iter().find_map(value)) {
+            return Some(topic);
         }
-        for (at, index) in indexes.iter().enumerate() {
-            if let Some(value) = required_value(index, predicate) {
-                return Some(Self::Value(at, value.into()));
-            }
+        if scope.as_str() != prefix {
+            return Some(Self::Under(scope.as_str().into()));
         }
-        (scope.as_str() != prefix).then(|| Self::Under(scope.as_str().into()))
+        let mut labels = predicate.labels().into_iter().flat_map(|labels| labels.keys());
+        let mut fields = predicate.fields().into_iter().flat_map(|fields| fields.fields());
+        field("metadata.namespace")
+            .or_else(|| labels.find_map(|label| value(&Index::Label(label.into()))))
+            .or_else(|| fields.find_map(field))
     }
 }
 
@@ -49,52 +52,37 @@ pub(crate) struct Rings {
     next_id: u64,
     under: Ids,
     keys: Ids,
-    names: Ids,
-    values: Vec<Ids>,
+    values: HashMap<Index, Ids>,
 }
 
 impl Rings {
-    pub(crate) fn new(indexes: usize) -> Self {
-        Self {
-            values: vec![HashMap::new(); indexes],
-            ..Self::default()
+    fn ids(&mut self, topic: &Topic) -> (&mut Ids, Arc<str>) {
+        match topic {
+            Topic::Under(text) => (&mut self.under, Arc::clone(text)),
+            Topic::Key(text) => (&mut self.keys, Arc::clone(text)),
+            Topic::Value(index, text) => (self.values.entry(index.clone()).or_default(), Arc::clone(text)),
         }
     }
 
-    fn ids(&mut self, topic: &Topic) -> Option<(&mut Ids, Arc<str>)> {
-        Some(match topic {
-            Topic::Under(text) => (&mut self.under, Arc::clone(text)),
-            Topic::Key(text) => (&mut self.keys, Arc::clone(text)),
-            Topic::Name(text) => (&mut self.names, Arc::clone(text)),
-            Topic::Value(at, text) => (self.values.get_mut(*at)?, Arc::clone(text)),
-        })
-    }
-
     /// The ring of a topic; made when there is none, with what happens above `since`.
-    pub(crate) fn of(&mut self, topic: Topic, since: Revision) -> Option<&Ring> {
+    pub(crate) fn of(&mut self, topic: Topic, since: Revision) -> &Ring {
         let fresh = self.next_id;
-        let (ids, text) = self.ids(&topic)?;
+        let (ids, text) = self.ids(&topic);
         let id = *ids.entry(text).or_insert(fresh);
         if id == fresh {
             self.next_id += 1;
         }
-        Some(&self.rings.entry(id).or_insert_with(|| (topic, Ring::new(since))).1)
+        &self.rings.entry(id).or_insert_with(|| (topic, Ring::new(since))).1
     }
 
-    /// Adds a record to every ring that it concerns; tells each one's id and gives each to `touched`.
-    pub(crate) fn post(
-        &mut self,
-        record: &Arc<Record>,
-        prefix: &str,
-        indexes: &[Index],
-        mut touched: impl FnMut(&Ring),
-    ) -> Box<[u64]> {
+    /// Adds a record to every ring that it concerns, gives each of them to `touched`, and tells their ids.
+    pub(crate) fn post(&mut self, record: &Arc<Record>, prefix: &str, mut touched: impl FnMut(&Ring)) -> Box<[u64]> {
         if self.rings.is_empty() {
             return Box::default();
         }
         let mut ids = Vec::new();
         for event in record.events.iter() {
-            self.concerned(event, prefix, indexes, &mut ids);
+            self.concerned(event, prefix, &mut ids);
         }
         ids.sort_unstable();
         ids.dedup();
@@ -107,32 +95,22 @@ impl Rings {
         ids.into()
     }
 
-    fn concerned(&self, event: &Event, prefix: &str, indexes: &[Index], ids: &mut Vec<u64>) {
+    fn concerned(&self, event: &Event, prefix: &str, ids: &mut Vec<u64>) {
         let key = event.key.as_str();
         ids.extend(self.keys.get(key));
         if !self.under.is_empty() {
             let below = key.get(prefix.len()..).unwrap_or_default();
             for (at, _) in below.match_indices('/') {
-                ids.extend(
-                    key.get(..prefix.len() + at + 1)
-                        .and_then(|prefix| self.under.get(prefix)),
-                );
+                ids.extend(key.get(..=prefix.len() + at).and_then(|prefix| self.under.get(prefix)));
             }
         }
-        let sides = [event.previous.as_ref(), event.object.as_ref()];
-        for side in sides.into_iter().flatten() {
-            match side.attributes() {
-                Some(attributes) => {
-                    ids.extend(self.names.get(&*attributes.name));
-                    ids.extend(
-                        indexes
-                            .iter()
-                            .zip(&self.values)
-                            .filter_map(|(index, ids)| lookup(index, side, ids)),
-                    );
+        for side in [event.previous.as_ref(), event.object.as_ref()].into_iter().flatten() {
+            for (index, of_value) in &self.values {
+                match side.attributes() {
+                    Some(_) => ids.extend(value_of(index, side).and_then(|value| of_value.get(value))),
+                    // What cannot be read may be anybody's.
+                    None => ids.extend(of_value.values()),
                 }
-                // What cannot be read may be anybody's.
-                None => ids.extend(self.names.values().chain(self.values.iter().flat_map(HashMap::values))),
             }
         }
     }
@@ -148,28 +126,17 @@ impl Rings {
 
     /// Drops rings that nobody listens to and that hold nothing.
     pub(crate) fn sweep(&mut self) {
-        let idle: Vec<(u64, Topic)> = self
-            .rings
-            .iter()
-            .filter(|(_, (_, ring))| ring.is_idle())
-            .map(|(id, (topic, _))| (*id, topic.clone()))
-            .collect();
+        let idle = self.rings.iter().filter(|(_, (_, ring))| ring.is_idle());
+        let idle: Vec<(u64, Topic)> = idle.map(|(id, (topic, _))| (*id, topic.clone())).collect();
         for (id, topic) in idle {
             self.rings.remove(&id);
-            if let Some((ids, text)) = self.ids(&topic) {
-                ids.remove(&text);
-            }
+            let (ids, text) = self.ids(&topic);
+            ids.remove(&text);
         }
+        self.values.retain(|_, ids| !ids.is_empty());
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Ring> {
         self.rings.values().map(|(_, ring)| ring)
     }
-}
-
-fn lookup<'a>(index: &Index, entry: &Entry, ids: &'a Ids) -> Option<&'a u64> {
-    if ids.is_empty() {
-        return None;
-    }
-    ids.get(value_of(index, entry)?)
 }

@@ -8,17 +8,21 @@
 )]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apiserver_storage_api::{
-    CreateOptions, DeleteOptions, Encoded, Entry, Event, EventKind, FieldSelector, Index, Key, LabelSelector, List,
-    ListAt, ListOptions, NoCheck, ResourceInfo, ResourceScope, Revision, Scope, SelectionPredicate, Storage, Watch,
-    WatchItem, WatchOptions, WatchStart,
+    Check, CreateOptions, DeleteOptions, Encoded, Entry, Event, EventKind, FieldSelector, GetOptions, Index, Key,
+    LabelSelector, List, ListAt, ListOptions, NoCheck, NotReady, ResourceInfo, ResourceScope, Result, Revision, Scope,
+    SelectionPredicate, Stats, Storage, StorageError, Update, UpdateOptions, Watch, WatchItem, WatchOptions,
+    WatchStart,
 };
 use apiserver_storage_cacher::{Cacher, CacherConfig};
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use futures::StreamExt;
+use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::Notify;
 
 pub fn pods() -> ResourceInfo {
     ResourceInfo::new("", "v1", "pods", "Pod", ResourceScope::Namespaced)
@@ -30,12 +34,148 @@ pub fn config_maps() -> ResourceInfo {
     ResourceInfo::new("", "v1", "configmaps", "ConfigMap", ResourceScope::Namespaced)
 }
 
+/// The storage below with faults that a test switches, and a count of what it was asked.
+#[derive(Default)]
+pub struct Faults {
+    /// Answers "not supported" to requests for progress.
+    pub no_progress: AtomicBool,
+    /// So many lists fail.
+    pub failing_lists: AtomicUsize,
+    /// So many watches are refused with 410.
+    pub expired_watches: AtomicUsize,
+    /// Watches deliver nothing while this is set.
+    pub silent: AtomicBool,
+    /// What the store says that its revision is; zero: the truth.
+    pub revision: AtomicU64,
+    /// Ends the running watch, with an error if there is one.
+    pub cut: Notify,
+    pub cut_with: Mutex<Option<StorageError>>,
+    pub lists: AtomicUsize,
+    pub gets: AtomicUsize,
+    pub nows: AtomicUsize,
+    pub watches: AtomicUsize,
+    pub progress: AtomicUsize,
+}
+
+impl Faults {
+    /// Ends the running watch.
+    pub fn end_watch(&self, error: Option<StorageError>) {
+        *self.cut_with.lock() = error;
+        self.cut.notify_one();
+    }
+
+    fn takes(counter: &AtomicUsize) -> bool {
+        counter
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok()
+    }
+
+    fn count(counter: &AtomicUsize) {
+        counter.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+pub struct FaultyStore {
+    inner: Arc<dyn Storage>,
+    faults: Arc<Faults>,
+}
+
+#[async_trait::async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Storage for FaultyStore {
+    fn resource(&self) -> &ResourceInfo {
+        self.inner.resource()
+    }
+
+    async fn create(&self, key: &Key, value: Encoded, options: CreateOptions) -> Result<Entry> {
+        self.inner.create(key, value, options).await
+    }
+
+    async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
+        Faults::count(&self.faults.gets);
+        self.inner.get(key, options).await
+    }
+
+    async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
+        Faults::count(&self.faults.lists);
+        if Faults::takes(&self.faults.failing_lists) {
+            return Err(StorageError::internal("injected"));
+        }
+        self.inner.list(scope, options).await
+    }
+
+    async fn guaranteed_update(&self, key: &Key, options: UpdateOptions, update: &mut dyn Update) -> Result<Entry> {
+        self.inner.guaranteed_update(key, options, update).await
+    }
+
+    async fn delete(&self, key: &Key, options: DeleteOptions, check: &mut dyn Check) -> Result<Entry> {
+        self.inner.delete(key, options, check).await
+    }
+
+    async fn watch(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+        Faults::count(&self.faults.watches);
+        if Faults::takes(&self.faults.expired_watches) {
+            return Err(StorageError::expired_watch());
+        }
+        let watch = self.inner.watch(scope, options).await?;
+        let state = Some((watch, Arc::clone(&self.faults)));
+        Ok(Watch::new(futures::stream::unfold(state, |state| async {
+            let (mut watch, faults) = state?;
+            tokio::select! {
+                biased;
+                () = faults.cut.notified() => {
+                    let error = faults.cut_with.lock().take()?;
+                    Some((Err(error), None))
+                }
+                item = async {
+                    let item = watch.next().await;
+                    while faults.silent.load(Ordering::SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    item
+                } => item.map(|item| (item, Some((watch, faults)))),
+            }
+        })))
+    }
+
+    async fn current_revision(&self) -> Result<Revision> {
+        Faults::count(&self.faults.nows);
+        match Revision::new(self.faults.revision.load(Ordering::SeqCst)) {
+            Some(revision) => Ok(revision),
+            None => self.inner.current_revision().await,
+        }
+    }
+
+    async fn request_progress(&self) -> Result<()> {
+        Faults::count(&self.faults.progress);
+        if self.faults.no_progress.load(Ordering::SeqCst) {
+            return Err(StorageError::NotSupported {
+                what: "progress".into(),
+            });
+        }
+        self.inner.request_progress().await
+    }
+
+    fn compacted_revision(&self) -> Option<Revision> {
+        self.inner.compacted_revision()
+    }
+
+    fn ready(&self) -> std::result::Result<(), NotReady> {
+        self.inner.ready()
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        self.inner.stats().await
+    }
+}
+
 /// An engine with a store of pods, one of config maps, and a cache over the pods.
 pub struct House {
     pub kv: Arc<EmbeddedKv>,
     pub below: Arc<dyn Storage>,
     pub other: Arc<dyn Storage>,
     pub cache: Arc<Cacher>,
+    pub faults: Arc<Faults>,
 }
 
 pub fn config() -> CacherConfig {
@@ -57,12 +197,36 @@ impl House {
         let kv = Arc::new(EmbeddedKv::open(EmbeddedConfig::memory()).await.unwrap());
         let below: Arc<dyn Storage> = Arc::new(kv.store(pods()));
         let other: Arc<dyn Storage> = Arc::new(kv.store(config_maps()));
-        let cache = Arc::new(Cacher::new(Arc::clone(&below), config));
+        let faults = Arc::new(Faults::default());
+        Self::over(kv, below, other, faults, config)
+    }
+
+    /// A house whose store has faults from the beginning.
+    pub async fn with_faults(faults: Faults, config: CacherConfig) -> Self {
+        let kv = Arc::new(EmbeddedKv::open(EmbeddedConfig::memory()).await.unwrap());
+        let below: Arc<dyn Storage> = Arc::new(kv.store(pods()));
+        let other: Arc<dyn Storage> = Arc::new(kv.store(config_maps()));
+        Self::over(kv, below, other, Arc::new(faults), config)
+    }
+
+    fn over(
+        kv: Arc<EmbeddedKv>,
+        below: Arc<dyn Storage>,
+        other: Arc<dyn Storage>,
+        faults: Arc<Faults>,
+        config: CacherConfig,
+    ) -> Self {
+        let faulty = FaultyStore {
+            inner: Arc::clone(&below),
+            faults: Arc::clone(&faults),
+        };
+        let cache = Arc::new(Cacher::new(Arc::new(faulty), config));
         Self {
             kv,
             below,
             other,
             cache,
+            faults,
         }
     }
 
