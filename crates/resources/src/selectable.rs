@@ -28,14 +28,16 @@ const EVENTS: &[Row] = &[
     ("involvedObject.resourceVersion", "involvedObject.resourceVersion", ""),
     ("involvedObject.fieldPath", "involvedObject.fieldPath", ""),
     ("reason", "reason", ""),
-    ("reportingComponent", "reportingComponent", ""),
+    (EVENT_REPORTER, "reportingComponent", ""),
     // The reporting component where there is no source, see `normalizer`.
     (EVENT_SOURCE, "source.component", ""),
     ("type", "type", ""),
 ];
 
-/// The one field whose value may come from a second place.
+/// The one field whose value may come from a second place,
 pub(crate) const EVENT_SOURCE: &str = "source";
+/// which is this one.
+pub(crate) const EVENT_REPORTER: &str = "reportingComponent";
 
 /// The selectable fields of a resource in its storage version. Both event APIs share one store, so both have the fields
 /// of the core one; see [`canonical_label`] for the names that clients of the other use.

@@ -44,6 +44,11 @@ fn every_recorded_form_is_served_as_it_was_and_written_as_it_was() {
             .expect(&recorded.name);
         // Some are served in a version that is not the stored one.
         let served = convert(recorded.served.clone(), normalizer.served()).expect(&recorded.name);
+        if EMBEDDED.contains(&recorded.name.as_str()) {
+            let object: Value = serde_json::from_slice(&read.json).expect("JSON");
+            assert_same_text(&recorded.name, &canonical(&object), &canonical(&served));
+            continue;
+        }
         assert_same_text(&recorded.name, &read.json, &canonical(&served));
         assert_eq!(&read.json[read.resource_version.clone()], b"4711");
         assert_eq!(read.media_type, MediaType::detect(&recorded.bytes));
@@ -52,9 +57,6 @@ fn every_recorded_form_is_served_as_it_was_and_written_as_it_was() {
             "{}",
             recorded.name
         );
-        if EMBEDDED.contains(&recorded.name.as_str()) {
-            continue;
-        }
         let again = normalizer
             .encode(&Encoded::from_json(read.json), read.media_type)
             .expect(&recorded.name);
@@ -87,23 +89,16 @@ fn what_a_server_writes_by_itself_is_written_again_the_same() {
 }
 
 #[test]
-fn values_in_cbor_are_read_and_written() {
-    for (kind, name) in [("ConfigMap", "a"), ("Pod", "b")] {
-        let normalizer = of("v1", kind);
-        let object = json!({"kind": kind, "apiVersion": "v1", "metadata": {"name": name, "labels": {"x": "y"}}});
-        let stored = normalizer
-            .encode(&Encoded::from_json(object.to_string()), MediaType::Cbor)
-            .expect(kind);
-        let read = normalizer.normalize(&stored, revision(), &[]).expect(kind);
-        assert_eq!((read.media_type, &*read.attributes.name), (MediaType::Cbor, name));
-        let json = normalizer
-            .encode(&Encoded::from_json(read.json.clone()), MediaType::Json)
-            .expect(kind);
-        assert_eq!(
-            normalizer.normalize(&json, revision(), &[]).expect(kind).json,
-            read.json
-        );
-    }
+fn embedded_documents_are_served_as_the_client_wrote_them() {
+    let recorded = objects()
+        .into_iter()
+        .find(|recorded| recorded.name == EMBEDDED[0] && recorded.form == "json");
+    let stored = recorded.expect("recorded").bytes;
+    let read = of("apps/v1", "ControllerRevision")
+        .normalize(&stored, revision(), &[])
+        .expect("reads");
+    let served = String::from_utf8_lossy(&read.json).replace("\"resourceVersion\":\"4711\",", "");
+    assert_same_text(EMBEDDED[0], format!("{served}\n").as_bytes(), &stored);
 }
 
 #[test]

@@ -23,6 +23,7 @@
 
 mod image;
 mod rules;
+pub(crate) mod satisfied;
 
 use std::sync::LazyLock;
 
@@ -48,6 +49,23 @@ pub fn apply_type_defaults(ty: &Type, value: &mut Value) {
 }
 
 static PLAN: LazyLock<Plan> = LazyLock::new(|| Plan::new(TypeRegistry::builtin()));
+
+/// What a value of a type must have so that nothing would be set directly in it.
+pub(crate) struct Completeness {
+    /// The fields with a default, ascending.
+    pub(crate) defaulted: Vec<usize>,
+    /// The fields that are resource lists.
+    pub(crate) resource_lists: Vec<usize>,
+    /// Whether the rule would set nothing.
+    pub(crate) check: Option<satisfied::Check>,
+}
+
+/// What a value of this type must have; `None` for a type with a rule that only the decoded value can tell about.
+pub(crate) fn completeness(ty: TypeId) -> Option<&'static Completeness> {
+    static COMPLETENESS: LazyLock<Vec<Option<Completeness>>> =
+        LazyLock::new(|| PLAN.registry.types().iter().map(|ty| PLAN.completeness(ty)).collect());
+    COMPLETENESS.get(usize::from(ty.0))?.as_ref()
+}
 
 /// What is to be done, by type.
 struct Plan {
@@ -105,6 +123,24 @@ impl Plan {
                 return Self { registry, types };
             }
         }
+    }
+
+    fn completeness(&self, ty: &Type) -> Option<Completeness> {
+        let plan = &self.types[usize::from(ty.id.0)];
+        let check = satisfied::check_of(ty.name);
+        // The rules of pods and jobs look into the types below, and the scan does that.
+        let is_looked_into = matches!(ty.name, "core.v1.Pod" | "batch.v1.Job");
+        if plan.rule.is_some() && check.is_none() && !is_looked_into {
+            return None;
+        }
+        let mut defaulted: Vec<usize> = plan.simple.iter().map(|(index, _)| usize::from(*index)).collect();
+        defaulted.sort_unstable();
+        let resource_lists = plan.resource_lists.iter().map(|index| usize::from(*index)).collect();
+        Some(Completeness {
+            defaulted,
+            resource_lists,
+            check,
+        })
     }
 
     fn apply(&self, ty: &Type, members: &mut Map<String, Value>) {

@@ -1,5 +1,8 @@
 //! From stored bytes of built-in kinds to served ones and back: the [`Normalizer`] that storage asks.
 //!
+//! What this server or Go's wrote is nearly always canonical and complete. A scan finds that out without decoding, and
+//! the stored text is served with the resource version put in. Any other value is decoded and written anew.
+//!
 //! Reading takes what a cluster may hold: our own canonical JSON, JSON in any other layout, protobuf, CBOR, and other
 //! versions of the kind. The result is canonical, has today's defaults and the resource version in. What is none of it
 //! is [`Malformed`], with a reason that names fields and kinds and shows no content.
@@ -23,6 +26,9 @@
 //!
 //! Upstream: kubernetes pkg/registry (storage_factory.go for the storage versions, each resource's strategy.go).
 
+mod cursor;
+mod scan;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -34,9 +40,10 @@ use apiserver_storage_api::{
 use bytes::Bytes;
 use serde_json::Value;
 
+use self::scan::{Comma, Scanned, scan};
 use crate::convert;
 use crate::defaults::apply_type_defaults;
-use crate::selectable::{EVENT_SOURCE, selectable_fields};
+use crate::selectable::{EVENT_REPORTER, EVENT_SOURCE, selectable_fields};
 use crate::types::{Gvk, ResourceEntry, Type, TypeRegistry};
 use crate::wire::{self, WireError, protobuf};
 
@@ -143,26 +150,67 @@ impl BuiltinNormalizer {
     }
 
     fn attributes(&self, object: &Value, fields: &[SelectableField]) -> Result<Attributes, Malformed> {
-        let mut attributes = attributes_of(object, fields)?;
-        let reporter = object
-            .get("reportingComponent")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let attributes = attributes_of(object, fields)?;
+        let reporter = object.get("reportingComponent").and_then(Value::as_str);
+        Ok(self.with_source(attributes, fields, reporter.unwrap_or_default()))
+    }
+
+    /// The source of an event without one is the component that reported it.
+    fn with_source(&self, mut attributes: Attributes, fields: &[SelectableField], reporter: &str) -> Attributes {
         let has_no_source = attributes.fields.get(EVENT_SOURCE).is_some_and(str::is_empty);
         if self.served.kind == "Event" && has_no_source && !reporter.is_empty() {
             attributes.fields = fields
                 .iter()
                 .filter_map(|field| {
-                    let value = if &*field.label == EVENT_SOURCE {
-                        reporter
-                    } else {
-                        attributes.fields.get(&field.label)?
-                    };
+                    let own = attributes.fields.get(&field.label)?;
+                    let value = if &*field.label == EVENT_SOURCE { reporter } else { own };
                     Some((Arc::clone(&field.label), value.to_owned()))
                 })
                 .collect();
         }
-        Ok(attributes)
+        attributes
+    }
+
+    /// The served form of a value that is canonical and complete as stored; `None` for any other.
+    fn verify(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Option<Normalized> {
+        if self.served != self.stored {
+            return None;
+        }
+        let Scanned {
+            insert_at,
+            comma,
+            end,
+            attributes,
+        } = scan(self.served_type, self.served, stored, fields)?;
+        let reporter = attributes.fields.get(EVENT_REPORTER).map(str::to_owned);
+        let wants_source = self.served.kind == "Event" && attributes.fields.get(EVENT_SOURCE).is_some();
+        if wants_source && reporter.is_none() {
+            return None;
+        }
+        let attributes = self.with_source(attributes, fields, reporter.as_deref().unwrap_or_default());
+        let digits = revision.to_string();
+        let mut json = Vec::with_capacity(end + digits.len() + 22);
+        json.extend_from_slice(stored.get(..insert_at)?);
+        json.extend_from_slice(if comma == Comma::Before {
+            b",\"resourceVersion\":\""
+        } else {
+            b"\"resourceVersion\":\""
+        });
+        let start = json.len();
+        json.extend_from_slice(digits.as_bytes());
+        let at = start..json.len();
+        json.extend_from_slice(if comma == Comma::After { b"\"," } else { b"\"" });
+        json.extend_from_slice(stored.get(insert_at..end)?);
+        Some(Normalized::new(json.into(), at, attributes, MediaType::Json))
+    }
+
+    /// Decodes a value and writes it anew.
+    fn rewrite(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Result<Normalized, Malformed> {
+        let media_type = MediaType::detect(stored);
+        let object = self.read(stored, media_type)?;
+        let attributes = self.attributes(&object, fields)?;
+        let (json, at) = wire::encode_with_revision(self.served, &object, &revision.to_string()).map_err(malformed)?;
+        Ok(Normalized::new(json.into(), at, attributes, media_type))
     }
 
     /// Definitions and API services are JSON whatever was asked for: servers read them before they know more.
@@ -181,11 +229,10 @@ impl Normalizer for BuiltinNormalizer {
         revision: Revision,
         fields: &[SelectableField],
     ) -> Result<Normalized, Malformed> {
-        let media_type = MediaType::detect(stored);
-        let object = self.read(stored, media_type)?;
-        let attributes = self.attributes(&object, fields)?;
-        let (json, at) = wire::encode_with_revision(self.served, &object, &revision.to_string()).map_err(malformed)?;
-        Ok(Normalized::new(json.into(), at, attributes, media_type))
+        match self.verify(stored, revision, fields) {
+            Some(normalized) => Ok(normalized),
+            None => self.rewrite(stored, revision, fields),
+        }
     }
 
     fn encode(&self, object: &Encoded, media_type: MediaType) -> Result<Bytes, Malformed> {
@@ -266,3 +313,6 @@ fn prefix(group: &str, resource: &str) -> String {
         _ => format!("/{resource}/"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,7 @@ impl Instant {
 
 /// Writes the JSON of a time; `None` when the text is none.
 pub(crate) fn write_json(out: &mut Vec<u8>, text: &str, precision: Precision) -> Option<()> {
-    if is_plainly_canonical(text, precision) {
+    if is_canonical(text, precision) {
         write_string(text, out);
         return Some(());
     }
@@ -102,22 +102,24 @@ pub(crate) fn write_json(out: &mut Vec<u8>, text: &str, precision: Precision) ->
     Some(())
 }
 
-/// Whether the text is what [`Instant::write`] would give, cheaply: days that not every month has and the zero time are
-/// left to the real reader.
-fn is_plainly_canonical(text: &str, precision: Precision) -> bool {
+/// Whether the text is what [`Instant::write`] would give. The zero time has no text.
+pub(crate) fn is_canonical(text: &str, precision: Precision) -> bool {
     let bytes = text.as_bytes();
     let form: &[u8] = match precision {
         Precision::Seconds => b"0000-00-00T00:00:00Z",
         Precision::Micros => b"0000-00-00T00:00:00.000000Z",
     };
+    if !has_form(bytes, form) {
+        return false;
+    }
+    let (year, month) = (number(&bytes[..4]), number(&bytes[5..7]));
     let within = |at: usize, from: i64, to: i64| (from..=to).contains(&number(&bytes[at..at + 2]));
-    has_form(bytes, form)
-        && !bytes.starts_with(b"0001-01-01")
-        && within(5, 1, 12)
-        && within(8, 1, 28)
+    within(5, 1, 12)
+        && within(8, 1, days_in(year, month))
         && within(11, 0, 23)
         && within(14, 0, 59)
         && within(17, 0, 59)
+        && (year != 1 || Instant::parse(text).is_some_and(|instant| !instant.is_zero()))
 }
 
 /// Whether the text has a digit wherever the form has a zero, and the form's character elsewhere.
@@ -285,6 +287,8 @@ mod tests {
             ("2026-01-28T23:59:59Z", Some("\"2026-01-28T23:59:59Z\"")),
             ("2026-01-31T23:59:59+00:00", Some("\"2026-01-31T23:59:59Z\"")),
             ("2026-13-01T00:00:00Z", None),
+            ("2024-02-29T00:00:00Z", Some("\"2024-02-29T00:00:00Z\"")),
+            ("2023-02-29T00:00:00Z", None),
             ("2026-02-30T00:00:00Z", None),
         ] {
             let mut out = Vec::new();

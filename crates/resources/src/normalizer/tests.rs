@@ -1,0 +1,155 @@
+//! The scan against decoding and writing anew: what it takes, the other way would give too.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::*;
+
+fn revision() -> Revision {
+    Revision::new(4711).expect("not zero")
+}
+
+/// Every recorded JSON value of a built-in kind with its normalizer.
+fn values() -> Vec<(String, BuiltinNormalizer, Vec<u8>)> {
+    let mut values = Vec::new();
+    let mut add = |name: &Value, value: &Value| {
+        let bytes = STANDARD.decode(value.as_str().expect("text")).expect("base64");
+        let Ok(object) = serde_json::from_slice::<Value>(&bytes) else {
+            return;
+        };
+        let text = |name: &str| object[name].as_str().expect("text").to_owned();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        if let Some(normalizer) = BuiltinNormalizer::of(Gvk::of(&api_version, &kind)) {
+            values.push((name.to_string(), normalizer, bytes));
+        }
+    };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let text = std::fs::read(entry.expect("readable").path()).expect("readable");
+        let file: Value = serde_json::from_slice(&text).expect("JSON");
+        for key in file["keys"].as_array().into_iter().flatten() {
+            add(&key["key"], &key["value"]);
+        }
+        for case in file["cases"].as_array().into_iter().flatten() {
+            for stored in case["stored"].as_array().into_iter().flatten() {
+                add(&case["name"], &stored["value"]);
+            }
+        }
+    }
+    assert!(values.len() > 250, "{} values", values.len());
+    values
+}
+
+fn fields_of(normalizer: &BuiltinNormalizer) -> Vec<SelectableField> {
+    let entry = TypeRegistry::builtin().resource_of_kind(normalizer.served());
+    entry
+        .map(|entry| selectable_fields(&entry.group, &entry.resource))
+        .unwrap_or_default()
+}
+
+/// Whether the scan takes the value; if so, it must say what decoding says.
+#[track_caller]
+fn check(name: &str, normalizer: &BuiltinNormalizer, stored: &[u8]) -> bool {
+    let fields = fields_of(normalizer);
+    let Some(scanned) = normalizer.verify(stored, revision(), &fields) else {
+        return false;
+    };
+    let shown = || String::from_utf8_lossy(stored).into_owned();
+    let rewritten = normalizer.rewrite(stored, revision(), &fields);
+    let rewritten = rewritten.unwrap_or_else(|error| panic!("{name}: {error}: {}", shown()));
+    assert_eq!(scanned.attributes, rewritten.attributes, "{name}: {}", shown());
+    let parse = |json: &[u8]| serde_json::from_slice::<Value>(json).expect("JSON");
+    if scanned.json != rewritten.json {
+        // Documents embedded in the object keep the order of their keys and their escapes.
+        assert_eq!(parse(&scanned.json), parse(&rewritten.json), "{name}: {}", shown());
+        let is_kept = name.contains("controllerrevision") || shown().contains("fieldsV1");
+        assert!(is_kept, "{name}: {}", shown());
+    } else {
+        assert_eq!(scanned.resource_version, rewritten.resource_version, "{name}");
+    }
+    assert_eq!(&scanned.json[scanned.resource_version.clone()], b"4711", "{name}");
+    true
+}
+
+#[test]
+fn nearly_all_of_what_a_cluster_holds_is_taken() {
+    let values = values();
+    let (mut taken, mut left) = (0, Vec::new());
+    for (name, normalizer, stored) in &values {
+        if check(name, normalizer, stored) {
+            taken += 1;
+        } else {
+            left.push(name.as_str());
+        }
+    }
+    assert!(
+        taken * 100 > values.len() * 95,
+        "{taken} of {}, not {left:?}",
+        values.len()
+    );
+}
+
+#[test]
+fn damaged_values_are_taken_only_where_decoding_agrees() {
+    let (mut taken, mut damaged) = (0, 0);
+    for (name, normalizer, stored) in values().iter().filter(|(.., stored)| stored.len() < 4000) {
+        for (step, replacement) in [
+            (7, b'0'),
+            (11, b'"'),
+            (13, b'a'),
+            (17, b' '),
+            (23, b'{'),
+            (29, b','),
+            (31, b'\\'),
+        ] {
+            for at in (step..stored.len()).step_by(step * 5) {
+                let mut bytes = stored.clone();
+                bytes[at] = replacement;
+                damaged += 1;
+                taken += u32::from(check(name, normalizer, &bytes));
+                bytes.remove(at);
+                taken += u32::from(check(name, normalizer, &bytes));
+            }
+        }
+    }
+    // Most places are in texts, where a changed character is as good as the old one.
+    assert!(taken > 100 && damaged > 1000, "{taken} of {damaged}");
+}
+
+#[test]
+fn fields_taken_out_are_missed_where_they_have_a_default() {
+    for (name, normalizer, stored) in values().iter().filter(|(.., stored)| stored.len() < 6000) {
+        let object: Value = serde_json::from_slice(stored).expect("JSON");
+        let mut paths = Vec::new();
+        paths_in(&object, String::new(), &mut paths);
+        for path in paths {
+            let (parent, last) = path.rsplit_once('/').expect("a path");
+            let mut object = object.clone();
+            let Some(Value::Object(members)) = object.pointer_mut(parent) else {
+                continue;
+            };
+            members.remove(&last.replace("~1", "/").replace("~0", "~"));
+            let bytes = wire::encode_stored(normalizer.stored(), &object).expect("still of the kind");
+            check(name, normalizer, &bytes);
+        }
+    }
+}
+
+/// Where the members of all objects are, as JSON pointers, but for managed fields.
+fn paths_in(value: &Value, prefix: String, paths: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members.iter().filter(|(name, _)| *name != "managedFields") {
+                let path = format!("{prefix}/{}", name.replace('~', "~0").replace('/', "~1"));
+                paths_in(member, path.clone(), paths);
+                paths.push(path);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                paths_in(item, format!("{prefix}/{index}"), paths);
+            }
+        }
+        _ => {}
+    }
+}
