@@ -108,10 +108,10 @@ impl From<&Value> for Node {
 
 /// An untyped number as the server keeps it: 64-bit integers exactly, everything else as a float. `None` when it overflows.
 pub(crate) fn number(text: &str) -> Option<Number> {
-    if !text.contains('.') {
-        if let Ok(integer) = text.parse::<i64>() {
-            return Some(Number::from(integer));
-        }
+    if !text.contains('.')
+        && let Ok(integer) = text.parse::<i64>()
+    {
+        return Some(Number::from(integer));
     }
     let float = text.parse::<f64>().ok().filter(|f| f.is_finite())?;
     Number::from_f64(float)

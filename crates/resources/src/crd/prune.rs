@@ -123,18 +123,19 @@ fn fill(value: &mut Value, schema: &Schema) {
 
 fn fill_missing(map: &mut Map<String, Value>, schema: &Schema) {
     for (name, property) in &schema.properties {
-        if let Some(default) = &property.default {
-            if !map.contains_key(name) {
-                map.insert(name.clone(), default.clone());
-            }
+        if let Some(default) = &property.default
+            && !map.contains_key(name)
+        {
+            map.insert(name.clone(), default.clone());
         }
     }
 }
 
 fn null_to_default(value: &mut Value, schema: &Schema) {
-    if value.is_null() && schema.refuses_null() {
-        if let Some(default) = &schema.default {
-            *value = default.clone();
-        }
+    if value.is_null()
+        && schema.refuses_null()
+        && let Some(default) = &schema.default
+    {
+        *value = default.clone();
     }
 }

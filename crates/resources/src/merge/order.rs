@@ -27,15 +27,14 @@ pub(super) fn arrange(
     server: &[Value],
     merge_key: Option<&str>,
 ) -> Result<Vec<Value>, PatchError> {
-    if let Some(key) = merge_key {
-        if let Some(item) = merged
+    if let Some(key) = merge_key
+        && let Some(item) = merged
             .iter()
             .chain(order)
             .chain(server)
             .find(|item| item.get(key).is_none())
-        {
-            return Err(no_merge_key(item, key));
-        }
+    {
+        return Err(no_merge_key(item, key));
     }
     let (mut listed, mut server_only): (Vec<_>, Vec<_>) = merged
         .into_iter()

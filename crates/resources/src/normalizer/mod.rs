@@ -26,6 +26,7 @@
 //!
 //! Upstream: kubernetes pkg/registry (storage_factory.go for the storage versions, each resource's strategy.go).
 
+mod canonical;
 mod cursor;
 mod scan;
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use apiserver_storage_api::{Attributes, SelectableField};
 
+use super::canonical::{is_always_written, is_canonical_base64, keys, may_be_empty};
 use super::cursor::{Cursor, Text};
 use crate::defaults::satisfied::RawFields;
 use crate::defaults::{Completeness, completeness};
-use crate::types::{Field, Form, Gvk, Shape, Type, TypeId, TypeRegistry};
+use crate::types::{Form, Gvk, Shape, Type, TypeId, TypeRegistry};
 use crate::wire::{MAX_DEPTH, quantity, time};
 
 /// A canonical stored value.
@@ -551,66 +552,4 @@ impl RawFields for Ranges<'_> {
         let found = self.ranges.iter().find(|(known, _)| usize::from(*known) == index);
         found.map(|(_, at)| self.cursor.slice(at.clone()))
     }
-}
-
-/// Whether Go writes the field whatever it holds.
-fn is_always_written(field: &Field) -> bool {
-    if field.pointer {
-        return !field.omit_empty;
-    }
-    !field.omit_zero && (!field.omit_empty || matches!(field.shape, Shape::Type(_)))
-}
-
-/// Whether Go writes this empty value of the field.
-fn may_be_empty(field: &Field, text: &str) -> bool {
-    if text == "null" {
-        let is_nullable = match &field.shape {
-            Shape::List { .. } | Shape::Map(_) | Shape::Bytes => true,
-            // Zero times and absent documents; those of other types would say so.
-            Shape::Type(id) => {
-                matches!(
-                    TypeRegistry::builtin()[*id].form,
-                    Form::Time | Form::MicroTime | Form::Raw | Form::FieldsV1
-                )
-            }
-            _ => false,
-        };
-        return if field.pointer {
-            !field.omit_empty
-        } else {
-            is_nullable && is_always_written(field)
-        };
-    }
-    field.pointer || !field.omit_empty || matches!(field.shape, Shape::Type(_))
-}
-
-/// The keys of a map of texts that was scanned before: up to its closing brace, without nesting.
-fn keys(map: &str) -> Option<Vec<&str>> {
-    let inner = map.strip_prefix('{')?.split_once('}')?.0;
-    if inner.is_empty() {
-        return Some(Vec::new());
-    }
-    inner
-        .split("\",\"")
-        .map(|entry| entry.trim_start_matches('"').split_once("\":\"").map(|(key, _)| key))
-        .collect()
-}
-
-/// Whether the text is what the encoder would write: full quartets, padding at the end alone, no stray bits.
-fn is_canonical_base64(text: &[u8]) -> bool {
-    let value = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let (body, stray) = match text {
-        [body @ .., b'=', b'='] => (body, 0b1111),
-        [body @ .., b'='] => (body, 0b11),
-        body => (body, 0),
-    };
-    let last = body.last().copied().and_then(value).unwrap_or_default();
-    text.len().is_multiple_of(4) && body.iter().all(|byte| value(*byte).is_some()) && last & stray == 0
 }

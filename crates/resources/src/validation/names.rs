@@ -230,8 +230,9 @@ mod tests {
     #[test]
     fn each_rule_accepts_and_refuses() {
         type Rule = fn(&str) -> Vec<String>;
+        type Case<'t> = (Rule, &'t [&'t str], &'t [(&'t str, &'t str)]);
         let long = "x".repeat(64);
-        let cases: [(Rule, &[&str], &[(&str, &str)]); 8] = [
+        let cases: [Case<'_>; 8] = [
             (
                 dns1123_subdomain,
                 &["a", "a-b.c", "1"],

@@ -343,11 +343,11 @@ fn resources(one: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) {
         let (Some(limit), Some(request)) = (limit, request.as_str()) else {
             continue;
         };
-        if let (Some(l), Some(r)) = (nanos(limit), nanos(request)) {
-            if r > l {
-                let detail = format!("must be less than or equal to {name} limit of {limit}");
-                errors.push(FieldError::invalid(&at.child("requests"), request, detail));
-            }
+        if let (Some(l), Some(r)) = (nanos(limit), nanos(request))
+            && r > l
+        {
+            let detail = format!("must be less than or equal to {name} limit of {limit}");
+            errors.push(FieldError::invalid(&at.child("requests"), request, detail));
         }
     }
 }
