@@ -374,6 +374,17 @@ pub struct TypeRegistry {
     pub(crate) resources: Vec<ResourceEntry>,
 }
 
+/// The kinds that are registered in every group and version.
+const EVERYWHERE: [&str; 7] = [
+    "CreateOptions",
+    "DeleteOptions",
+    "GetOptions",
+    "ListOptions",
+    "PatchOptions",
+    "UpdateOptions",
+    "WatchEvent",
+];
+
 static BUILTIN: LazyLock<TypeRegistry> = LazyLock::new(|| match data::load() {
     Ok(registry) => registry,
     // Invariant: the data is part of this crate and a test loads it, so no input from outside gets here.
@@ -393,14 +404,13 @@ impl TypeRegistry {
         self.by_name.get(name).map(|&id| &self[id])
     }
 
-    /// The type of a kind.
+    /// The type of a kind. Options of requests and frames of watches are kinds of every group and version.
     #[must_use]
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Type> {
         let wanted = Gvk::new(group, version, kind);
-        self.by_kind
-            .get(kind)?
-            .iter()
-            .find(|(gvk, _)| *gvk == wanted)
+        let kinds = self.by_kind.get(kind)?;
+        let own = kinds.iter().find(|(gvk, _)| *gvk == wanted);
+        own.or_else(|| kinds.first().filter(|_| EVERYWHERE.contains(&kind)))
             .map(|&(_, id)| &self[id])
     }
 

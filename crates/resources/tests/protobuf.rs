@@ -5,7 +5,10 @@ mod common;
 use apiserver_resources::defaults::apply_defaults;
 use apiserver_resources::types::Gvk;
 use apiserver_resources::wire::{self, WireError, protobuf};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use common::{Recorded, assert_same_text, objects, type_of};
+use serde_json::json;
 
 /// Written with the keys of an embedded document in the client's order, which a decoded document does not have.
 const EMBEDDED: [&str; 1] = ["controllerrevision"];
@@ -69,6 +72,84 @@ fn a_decoded_object_is_what_go_writes_as_json() {
             recorded.name
         );
     }
+}
+
+// covers: apiserver-http/BODY-13
+#[test]
+fn a_body_that_kubectl_sent_is_read() {
+    let body = STANDARD
+        .decode("azhzAAoPCgJ2MRIJQ29uZmlnTWFwEhUKAwoBYRIGCgFrEgF2EgYKAW4SATE=")
+        .expect("base64");
+    let want =
+        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "v", "n": "1"}});
+    assert_eq!(protobuf::decode(&body), Ok(want));
+}
+
+#[test]
+fn lists_statuses_options_and_views_of_metadata_go_both_ways() {
+    for (api_version, kind, object) in [
+        (
+            "v1",
+            "PodList",
+            json!({
+                "metadata": {"resourceVersion": "7", "continue": "x", "remainingItemCount": 0},
+                "items": [{
+                    "metadata": {"name": "a"},
+                    "spec": {"containers": [{"name": "c", "resources": {}}], "priority": -1},
+                    "status": {}
+                }]
+            }),
+        ),
+        ("v1", "ConfigMapList", json!({"metadata": {}, "items": null})),
+        (
+            "v1",
+            "Status",
+            json!({
+                "metadata": {}, "status": "Failure", "message": "m", "reason": "Invalid", "code": 422,
+                "details": {"name": "a", "kind": "Pod", "causes": [{"reason": "r", "message": "m", "field": "f"}]}
+            }),
+        ),
+        (
+            "apps/v1",
+            "DeleteOptions",
+            json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "u"}}),
+        ),
+        (
+            "meta.k8s.io/v1",
+            "PartialObjectMetadataList",
+            json!({"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "a"}}]}),
+        ),
+        (
+            "authorization.k8s.io/v1",
+            "SubjectAccessReview",
+            json!({
+                "metadata": {}, "status": {"allowed": false},
+                "spec": {"user": "u", "extra": {"scopes": ["a", ""], "none": []}}
+            }),
+        ),
+    ] {
+        let mut object = object;
+        object["kind"] = kind.into();
+        object["apiVersion"] = api_version.into();
+        let bytes = protobuf::encode(Gvk::of(api_version, kind), &object).expect(kind);
+        let read = protobuf::decode(&bytes).expect(kind);
+        let gvk = Gvk::of(api_version, kind);
+        assert_eq!(protobuf::encode(gvk, &read), Ok(bytes), "{kind}");
+        let json = |value| String::from_utf8(wire::encode_served(gvk, value).expect(kind)).expect("UTF-8");
+        assert_eq!(
+            json(&read).replace("\"none\":null", "\"none\":[]"),
+            json(&object),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn a_watch_event_holds_its_object() {
+    assert_eq!(
+        protobuf::encode_watch_event("ADDED", b"k8s\0x"),
+        b"\x0a\x05ADDED\x12\x07\x0a\x05k8s\0x"
+    );
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::types::{
 };
 
 static WIRE: &str = include_str!("../../data/wire.json");
-/// Versions that are stored and never served.
-static STORED_ONLY: &str = include_str!("../../data/stored-only.json");
+/// What the other file lacks: a version that is stored and never served, and views of metadata.
+static MORE: &str = include_str!("../../data/more.json");
 static SCHEMAS: &str = include_str!("../../data/schemas.json");
 static DEFAULTS: &str = include_str!("../../data/defaults.json");
 static RESOURCES: &str = include_str!("../../data/resources.json");
@@ -59,9 +59,9 @@ fn read<T: Deserialize<'static>>(file: &'static str, text: &'static str) -> Resu
 /// Reads and joins everything.
 pub(crate) fn load() -> Result<TypeRegistry, LoadError> {
     let mut wire: Wire = read("wire.json", WIRE)?;
-    let stored_only: Wire = read("stored-only.json", STORED_ONLY)?;
-    wire.kinds.extend(stored_only.kinds);
-    wire.types.extend(stored_only.types);
+    let more: Wire = read("more.json", MORE)?;
+    wire.kinds.extend(more.kinds);
+    wire.types.extend(more.types);
     let schemas: Schemas = read("schemas.json", SCHEMAS)?;
     let defaults: Defaults = read("defaults.json", DEFAULTS)?;
     let resources: Vec<ResourceEntry> = read("resources.json", RESOURCES)?;
