@@ -641,6 +641,21 @@ mod tests {
         );
     }
 
+    // covers: apiserver-http/SMP-05
+    #[test]
+    fn kinds_outside_the_core_group_have_their_merge_keys() {
+        let hook = |name: &str, effects: &str| json!({"name": name, "sideEffects": effects});
+        let got = patched(
+            ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration"),
+            json!({"webhooks": [hook("a.x", "None"), hook("b.x", "None")]}),
+            json!({"webhooks": [hook("b.x", "Some")]}),
+        );
+        assert_eq!(
+            got.unwrap()["webhooks"],
+            json!([hook("a.x", "None"), hook("b.x", "Some")])
+        );
+    }
+
     // covers: apiserver-http/SMP-15
     #[test]
     fn embedded_objects_are_replaced() {
