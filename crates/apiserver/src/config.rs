@@ -52,7 +52,11 @@ impl ServerConfig {
     pub fn new(storage: StorageConfig) -> Self {
         Self {
             storage,
-            listen: Listen { address: IpAddr::V4(Ipv4Addr::LOCALHOST), insecure_port: Some(0), secure_port: None },
+            listen: Listen {
+                address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                insecure_port: Some(0),
+                secure_port: None,
+            },
             tls: None,
             token_auth_file: None,
             custom_resource_definitions: None,
@@ -64,11 +68,21 @@ impl ServerConfig {
     pub(crate) fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         let mut fault = |flag: &str, message: &str| {
-            faults.push(Fault { field: flag.to_owned(), message: message.to_owned() });
+            faults.push(Fault {
+                field: flag.to_owned(),
+                message: message.to_owned(),
+            });
         };
-        let Listen { address, insecure_port, secure_port } = &self.listen;
+        let Listen {
+            address,
+            insecure_port,
+            secure_port,
+        } = &self.listen;
         if insecure_port.is_none() && secure_port.is_none() {
-            fault("--insecure-port", "nothing to listen on: both --insecure-port and --secure-port are 0");
+            fault(
+                "--insecure-port",
+                "nothing to listen on: both --insecure-port and --secure-port are 0",
+            );
         }
         if !address.is_loopback() {
             if insecure_port.is_some() {
@@ -95,7 +109,10 @@ impl ServerConfig {
                 fault("--tls-private-key-file", "required with --secure-port");
             }
         } else if self.tls.is_some() {
-            fault("--secure-port", "required with --tls-cert-file and --tls-private-key-file");
+            fault(
+                "--secure-port",
+                "required with --tls-cert-file and --tls-private-key-file",
+            );
         }
         faults
     }
@@ -161,14 +178,30 @@ mod tests {
         };
         check(|_| {}, &[]);
         check(|config| config.listen.insecure_port = None, &["--insecure-port"]);
-        check(|config| config.listen.address = Ipv4Addr::UNSPECIFIED.into(), &["--bind-address"]);
+        check(
+            |config| config.listen.address = Ipv4Addr::UNSPECIFIED.into(),
+            &["--bind-address"],
+        );
         check(
             |config| {
                 config.listen.address = Ipv4Addr::UNSPECIFIED.into();
                 config.listen.secure_port = Some(6443);
             },
-            &["--bind-address", "--token-auth-file", "--tls-cert-file", "--tls-private-key-file"],
+            &[
+                "--bind-address",
+                "--token-auth-file",
+                "--tls-cert-file",
+                "--tls-private-key-file",
+            ],
         );
-        check(|config| config.tls = Some(TlsFiles { certificate: None, key: None }), &["--secure-port"]);
+        check(
+            |config| {
+                config.tls = Some(TlsFiles {
+                    certificate: None,
+                    key: None,
+                })
+            },
+            &["--secure-port"],
+        );
     }
 }

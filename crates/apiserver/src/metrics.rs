@@ -9,7 +9,9 @@ static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Renders everything that was recorded. Where the program has a recorder of its own, the text says so.
 pub(crate) fn renderer() -> Box<dyn Fn() -> String + Send + Sync> {
-    let handle = HANDLE.get_or_init(|| PrometheusBuilder::new().install_recorder().ok()).clone();
+    let handle = HANDLE
+        .get_or_init(|| PrometheusBuilder::new().install_recorder().ok())
+        .clone();
     Box::new(move || match &handle {
         Some(handle) => {
             handle.run_upkeep();

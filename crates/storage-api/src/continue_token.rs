@@ -50,13 +50,19 @@ impl ContinueToken {
     pub fn after(revision: Revision, scope: &KeyPrefix, last: &str) -> Option<Self> {
         let relative = last.strip_prefix(scope.as_str())?;
         // The next key begins strictly after the last one.
-        Some(Self { revision: Some(revision), start: format!("{relative}\0") })
+        Some(Self {
+            revision: Some(revision),
+            start: format!("{relative}\0"),
+        })
     }
 
     /// The same place in whatever state is the latest: consistent with itself, not with earlier pages.
     #[must_use]
     pub fn at_latest(&self) -> Self {
-        Self { revision: None, start: self.start.clone() }
+        Self {
+            revision: None,
+            start: self.start.clone(),
+        }
     }
 
     /// The state that the pages show; `None` for the latest.
@@ -66,7 +72,11 @@ impl ContinueToken {
 
     /// The first key of the next page, absolute. Never outside of the prefix.
     pub fn start(&self, prefix: &KeyPrefix) -> String {
-        format!("{}{}", prefix.as_str(), self.start.strip_prefix('/').unwrap_or(&self.start))
+        format!(
+            "{}{}",
+            prefix.as_str(),
+            self.start.strip_prefix('/').unwrap_or(&self.start)
+        )
     }
 
     /// The first key of the next page within a scope; `None` for a scope of one key, which has no pages.
@@ -79,8 +89,14 @@ impl ContinueToken {
 
     /// The wire form.
     pub fn encode(&self) -> String {
-        let rv = self.revision.map_or(-1, |revision| i64::try_from(revision.get()).unwrap_or(i64::MAX));
-        let wire = Wire { v: VERSION, rv, start: &self.start };
+        let rv = self
+            .revision
+            .map_or(-1, |revision| i64::try_from(revision.get()).unwrap_or(i64::MAX));
+        let wire = Wire {
+            v: VERSION,
+            rv,
+            start: &self.start,
+        };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&wire).unwrap_or_default())
     }
 
@@ -90,10 +106,17 @@ impl ContinueToken {
     ///
     /// [`TokenError`].
     pub fn decode(text: &str) -> Result<Self, TokenError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed("illegal base64"))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| TokenError::Malformed("illegal base64"))?;
         let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed("illegal JSON"))?;
-        let field = |name: &str| fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let field = |name: &str| {
+            fields
+                .iter()
+                .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value)
+        };
         let text = |name: &str| match field(name) {
             None | Some(serde_json::Value::Null) => Ok(String::new()),
             Some(serde_json::Value::String(text)) => Ok(text.clone()),
@@ -115,7 +138,10 @@ impl ContinueToken {
             return Err(TokenError::EmptyStart);
         }
         check_start(&start)?;
-        Ok(Self { revision: u64::try_from(rv).ok().and_then(Revision::new), start })
+        Ok(Self {
+            revision: u64::try_from(rv).ok().and_then(Revision::new),
+            start,
+        })
     }
 }
 
@@ -124,7 +150,11 @@ fn check_start(start: &str) -> Result<(), TokenError> {
     let relative = start.strip_prefix('/').unwrap_or(start);
     // `/` alone resolves to the prefix itself.
     let clean = relative.is_empty() || relative.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
-    if clean { Ok(()) } else { Err(TokenError::Malformed("start leaves its prefix")) }
+    if clean {
+        Ok(())
+    } else {
+        Err(TokenError::Malformed("start leaves its prefix"))
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +204,9 @@ mod tests {
                 (got, want) => panic!("{json}: {got:?}, wanted {want:?}"),
             }
         }
-        assert!(ContinueToken::decode("e30=").is_err(), "padding is not part of the form");
+        assert!(
+            ContinueToken::decode("e30=").is_err(),
+            "padding is not part of the form"
+        );
     }
 }

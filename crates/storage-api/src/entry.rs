@@ -105,8 +105,10 @@ impl Labels {
 
 impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(labels: I) -> Self {
-        let mut labels: Vec<(Box<str>, Box<str>)> =
-            labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        let mut labels: Vec<(Box<str>, Box<str>)> = labels
+            .into_iter()
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect();
         labels.sort_by(|a, b| a.0.cmp(&b.0));
         Self(labels.into())
     }
@@ -119,7 +121,10 @@ pub struct Fields(Box<[(Arc<str>, Box<str>)]>);
 impl Fields {
     /// The value of a field; `None` when the kind has no such field.
     pub fn get(&self, label: &str) -> Option<&str> {
-        self.0.iter().find(|(own, _)| **own == *label).map(|(_, value)| &**value)
+        self.0
+            .iter()
+            .find(|(own, _)| **own == *label)
+            .map(|(_, value)| &**value)
     }
 
     /// All fields.
@@ -130,7 +135,12 @@ impl Fields {
 
 impl FromIterator<(Arc<str>, String)> for Fields {
     fn from_iter<I: IntoIterator<Item = (Arc<str>, String)>>(fields: I) -> Self {
-        Self(fields.into_iter().map(|(label, value)| (label, value.into_boxed_str())).collect())
+        Self(
+            fields
+                .into_iter()
+                .map(|(label, value)| (label, value.into_boxed_str()))
+                .collect(),
+        )
     }
 }
 
@@ -180,12 +190,20 @@ impl Entry {
             attributes: Arc::new(normalized.attributes),
             origin,
         };
-        Self(Arc::new(Inner { key, revision, state: State::Readable(record) }))
+        Self(Arc::new(Inner {
+            key,
+            revision,
+            state: State::Readable(record),
+        }))
     }
 
     /// An entry that names a value nobody can read.
     pub fn unreadable(key: Key, revision: Revision, reason: UnreadableReason) -> Self {
-        Self(Arc::new(Inner { key, revision, state: State::Unreadable(reason) }))
+        Self(Arc::new(Inner {
+            key,
+            revision,
+            state: State::Unreadable(reason),
+        }))
     }
 
     /// The key, without the cluster prefix.
@@ -274,7 +292,11 @@ impl Entry {
             State::Unreadable(reason) => State::Unreadable(reason.clone()),
             State::Readable(record) => State::Readable(record.at_revision(revision)),
         };
-        Self(Arc::new(Inner { key: self.0.key.clone(), revision, state }))
+        Self(Arc::new(Inner {
+            key: self.0.key.clone(),
+            revision,
+            state,
+        }))
     }
 
     /// Whether two handles share one record.

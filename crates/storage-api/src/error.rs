@@ -190,7 +190,10 @@ pub enum StorageError {
 impl StorageError {
     /// An internal error without a cause.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::Internal { message: message.into(), source: None }
+        Self::Internal {
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// An error of the caller's own function, to be handed back unchanged.
@@ -200,17 +203,25 @@ impl StorageError {
 
     /// A request that makes no sense.
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::BadRequest { message: message.into() }
+        Self::BadRequest {
+            message: message.into(),
+        }
     }
 
     /// History is gone; for lists (`storage-api/ERR-07`).
     pub fn expired_list() -> Self {
-        Self::Expired { message: "The resourceVersion for the provided list is too old.".into(), token: None }
+        Self::Expired {
+            message: "The resourceVersion for the provided list is too old.".into(),
+            token: None,
+        }
     }
 
     /// History is gone; for watches (`storage-api/ERR-07`).
     pub fn expired_watch() -> Self {
-        Self::Expired { message: "The resourceVersion for the provided watch is too old.".into(), token: None }
+        Self::Expired {
+            message: "The resourceVersion for the provided watch is too old.".into(),
+            token: None,
+        }
     }
 
     /// History is gone; for a continue token. `token` goes on at the latest state.
@@ -228,7 +239,10 @@ impl StorageError {
                  new list without the continue parameter."
             }
         };
-        Self::Expired { message: message.into(), token }
+        Self::Expired {
+            message: message.into(),
+            token,
+        }
     }
 
     /// The stored state is not the expected one: conflict or failed precondition.

@@ -30,7 +30,9 @@ impl ResourcePrefix {
                 return Ok(Self(format!("{prefix}{end}").into()));
             }
         };
-        Err(StorageError::InvalidKey { message: message.into() })
+        Err(StorageError::InvalidKey {
+            message: message.into(),
+        })
     }
 
     /// The prefix of a kind whose names cannot stand in a key.
@@ -89,7 +91,11 @@ impl KeyPrefix {
     /// [`StorageError::InvalidKey`] with upstream's text.
     pub fn new(prefix: &ResourcePrefix, key: &str) -> Result<Self> {
         check_segments(key)?;
-        let key = if key.ends_with('/') { key.to_owned() } else { format!("{key}/") };
+        let key = if key.ends_with('/') {
+            key.to_owned()
+        } else {
+            format!("{key}/")
+        };
         check_prefix(prefix, &key)?;
         Ok(Self(key.into()))
     }
@@ -127,15 +133,21 @@ impl Scope {
 fn check_segments(key: &str) -> Result<()> {
     for dots in ["..", "."] {
         if key.split('/').any(|segment| segment == dots) {
-            return Err(StorageError::InvalidKey { message: format!("invalid key: {key:?}") });
+            return Err(StorageError::InvalidKey {
+                message: format!("invalid key: {key:?}"),
+            });
         }
     }
     if key.is_empty() || key == "/" {
-        return Err(StorageError::InvalidKey { message: format!("empty key: {key:?}") });
+        return Err(StorageError::InvalidKey {
+            message: format!("empty key: {key:?}"),
+        });
     }
     // A NUL separates nothing in our formats, but the next key after `k` is `k` plus NUL, so no key may hold one.
     if key.contains('\0') {
-        return Err(StorageError::InvalidKey { message: format!("invalid key: {key:?}") });
+        return Err(StorageError::InvalidKey {
+            message: format!("invalid key: {key:?}"),
+        });
     }
     Ok(())
 }
@@ -182,13 +194,28 @@ mod tests {
             false => Key::new(&prefix, key).map(|key| key.to_string()),
         };
         let got = got.map_err(|error| error.to_string());
-        assert_eq!(got.as_deref().map_err(String::as_str), want, "key {key:?}, recursive {recursive}");
+        assert_eq!(
+            got.as_deref().map_err(String::as_str),
+            want,
+            "key {key:?}, recursive {recursive}"
+        );
     }
 
     // covers: storage-api/KEY-03, storage-api/KEY-04, storage-api/KEY-05, storage-api/KEY-06, storage-api/KEY-07
     #[test]
     fn dots_and_empty_keys_are_refused_before_the_prefix_is_looked_at() {
-        for key in ["..", "../foo", "/..", "/pods/../x", "/../foo", ".", "./x", "/foo/.", "/./", "/pods/./x"] {
+        for key in [
+            "..",
+            "../foo",
+            "/..",
+            "/pods/../x",
+            "/../foo",
+            ".",
+            "./x",
+            "/foo/.",
+            "/./",
+            "/pods/./x",
+        ] {
             let text = format!("invalid key: {key:?}");
             check(false, key, Err(&text));
             check(true, key, Err(&text));
@@ -204,10 +231,26 @@ mod tests {
     #[test]
     fn keys_begin_with_the_resource_prefix() {
         check(true, "/pods", Ok("/pods/"));
-        check(false, "/pods", Err("invalid key: \"/pods\" lacks resource prefix: \"/pods/\""));
-        check(true, "/pods.apps", Err("invalid key: \"/pods.apps/\" lacks resource prefix: \"/pods/\""));
-        check(false, "pods", Err("invalid key: \"pods\" lacks resource prefix: \"/pods/\""));
-        check(false, "/foo", Err("invalid key: \"/foo\" lacks resource prefix: \"/pods/\""));
+        check(
+            false,
+            "/pods",
+            Err("invalid key: \"/pods\" lacks resource prefix: \"/pods/\""),
+        );
+        check(
+            true,
+            "/pods.apps",
+            Err("invalid key: \"/pods.apps/\" lacks resource prefix: \"/pods/\""),
+        );
+        check(
+            false,
+            "pods",
+            Err("invalid key: \"pods\" lacks resource prefix: \"/pods/\""),
+        );
+        check(
+            false,
+            "/foo",
+            Err("invalid key: \"/foo\" lacks resource prefix: \"/pods/\""),
+        );
         check(false, "/pods/", Ok("/pods/"));
         check(false, "/pods/a//b/", Ok("/pods/a//b/"));
     }
@@ -222,7 +265,9 @@ mod tests {
             ("/pods", Ok("/pods/")),
             ("/pods/", Ok("/pods/")),
         ] {
-            let got = ResourcePrefix::new(prefix).map(|prefix| prefix.to_string()).map_err(|error| error.to_string());
+            let got = ResourcePrefix::new(prefix)
+                .map(|prefix| prefix.to_string())
+                .map_err(|error| error.to_string());
             assert_eq!(got.as_deref().map_err(String::as_str), want, "prefix {prefix:?}");
         }
     }

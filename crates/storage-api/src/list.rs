@@ -58,7 +58,10 @@ impl List {
 
     /// A list that is there already.
     pub fn complete(revision: Revision, entries: Vec<Entry>, end: ListEnd) -> Self {
-        let page = Page { entries, end: Some(end) };
+        let page = Page {
+            entries,
+            end: Some(end),
+        };
         Self::new(revision, stream::iter([Ok(page)]).boxed())
     }
 
@@ -78,7 +81,12 @@ impl List {
     ///
     /// The first error of any page; nothing is returned then.
     pub async fn collect(mut self) -> Result<Collected> {
-        let mut all = Collected { revision: self.revision, entries: Vec::new(), next: None, remaining: None };
+        let mut all = Collected {
+            revision: self.revision,
+            entries: Vec::new(),
+            next: None,
+            remaining: None,
+        };
         while let Some(page) = self.pages.next().await {
             let mut page = page?;
             if all.entries.is_empty() {
@@ -97,6 +105,8 @@ impl List {
 
 impl fmt::Debug for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("List").field("revision", &self.revision).finish_non_exhaustive()
+        f.debug_struct("List")
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
     }
 }

@@ -85,7 +85,10 @@ pub struct OwnerReference {
 impl Meta {
     /// The metadata of an object of this name.
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: Some(name.into()), ..Self::default() }
+        Self {
+            name: Some(name.into()),
+            ..Self::default()
+        }
     }
 
     /// The name, or the empty string.

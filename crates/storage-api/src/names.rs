@@ -31,7 +31,9 @@ pub(crate) fn check_path_segment(name: &str) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
     }
-    Err(StorageError::InvalidKey { message: format!("invalid name: {}", faults.join(";")) })
+    Err(StorageError::InvalidKey {
+        message: format!("invalid name: {}", faults.join(";")),
+    })
 }
 
 /// Completes a `generateName`: cut to 58 bytes (at a character boundary), then five random characters

@@ -24,7 +24,8 @@ pub trait Normalizer: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Malformed`] when the value cannot be served as this kind.
-    fn normalize(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Result<Normalized, Malformed>;
+    fn normalize(&self, stored: &[u8], revision: Revision, fields: &[SelectableField])
+    -> Result<Normalized, Malformed>;
 
     /// Makes the canonical stored form: no resourceVersion, no selfLink, deterministic bytes.
     ///
@@ -54,8 +55,16 @@ pub struct Normalized {
 impl Normalized {
     /// Puts the parts together.
     pub fn new(json: Bytes, resource_version: Range<usize>, attributes: Attributes, media_type: MediaType) -> Self {
-        debug_assert!(json.get(resource_version.clone()).is_some_and(|digits| digits.iter().all(u8::is_ascii_digit)));
-        Self { json, resource_version, attributes, media_type }
+        debug_assert!(
+            json.get(resource_version.clone())
+                .is_some_and(|digits| digits.iter().all(u8::is_ascii_digit))
+        );
+        Self {
+            json,
+            resource_version,
+            attributes,
+            media_type,
+        }
     }
 }
 
@@ -94,17 +103,26 @@ impl JsonNormalizer {
 }
 
 impl Normalizer for JsonNormalizer {
-    fn normalize(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Result<Normalized, Malformed> {
+    fn normalize(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+    ) -> Result<Normalized, Malformed> {
         let media_type = MediaType::detect(stored);
         let mut value = codec::decode_value(stored, media_type)?;
-        let object = value.as_object_mut().ok_or_else(|| Malformed("expected an object".into()))?;
+        let object = value
+            .as_object_mut()
+            .ok_or_else(|| Malformed("expected an object".into()))?;
         self.check_kind(object)?;
         finish(value, revision, fields, media_type)
     }
 
     fn encode(&self, object: &Encoded, media_type: MediaType) -> Result<Bytes, Malformed> {
         let mut value = codec::decode_value(object.json(), MediaType::Json)?;
-        let fields = value.as_object_mut().ok_or_else(|| Malformed("expected an object".into()))?;
+        let fields = value
+            .as_object_mut()
+            .ok_or_else(|| Malformed("expected an object".into()))?;
         self.check_kind(fields)?;
         strip_server_fields(fields);
         match media_type {
@@ -144,10 +162,14 @@ pub fn finish(
     media_type: MediaType,
 ) -> Result<Normalized, Malformed> {
     let attributes = attributes_of(&value, fields)?;
-    let object = value.as_object_mut().ok_or_else(|| Malformed("expected an object".into()))?;
+    let object = value
+        .as_object_mut()
+        .ok_or_else(|| Malformed("expected an object".into()))?;
     strip_server_fields(object);
     let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
-    let metadata = metadata.as_object_mut().ok_or_else(|| Malformed("metadata: expected an object".into()))?;
+    let metadata = metadata
+        .as_object_mut()
+        .ok_or_else(|| Malformed("metadata: expected an object".into()))?;
     metadata.insert("resourceVersion".into(), Value::String(revision.to_string()));
     let mut json = Vec::new();
     let at = codec::json::write_object_with_revision(&value, &mut json)
@@ -184,7 +206,10 @@ pub fn attributes_of(object: &Value, fields: &[SelectableField]) -> Result<Attri
         Some(_) => return Err(Malformed("metadata.labels: expected an object".into())),
     };
     let fields = fields.iter().map(|field| {
-        let found = field.path.iter().try_fold(object, |value, name| value.get(name.as_str()));
+        let found = field
+            .path
+            .iter()
+            .try_fold(object, |value, name| value.get(name.as_str()));
         let text = match found {
             None | Some(Value::Null) => field.default.to_string(),
             Some(Value::String(text)) => text.clone(),

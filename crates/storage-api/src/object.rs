@@ -31,7 +31,9 @@ impl Encoded {
     ///
     /// [`StorageError::Codec`] when the value does not serialize.
     pub fn of<T: Object>(object: &T) -> Result<Self> {
-        serde_json::to_vec(object).map(|json| Self(json.into())).map_err(encode_error)
+        serde_json::to_vec(object)
+            .map(|json| Self(json.into()))
+            .map_err(encode_error)
     }
 
     /// The JSON of a typed value with other metadata.
@@ -59,5 +61,9 @@ impl std::fmt::Debug for Encoded {
 }
 
 fn encode_error(error: serde_json::Error) -> StorageError {
-    StorageError::Codec { key: String::new(), action: "encode", source: error.into() }
+    StorageError::Codec {
+        key: String::new(),
+        action: "encode",
+        source: error.into(),
+    }
 }

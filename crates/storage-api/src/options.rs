@@ -65,7 +65,9 @@ impl ListAt {
             return Ok(Self::MostRecent);
         }
         let revision = Revision::parse(resource_version).map_err(|_| {
-            StorageError::bad_request(format!("invalid resource version: {resource_version:?} is not a number"))
+            StorageError::bad_request(format!(
+                "invalid resource version: {resource_version:?} is not a number"
+            ))
         })?;
         Ok(match (version_match.unwrap_or_default(), revision) {
             ("NotOlderThan" | "", None) => Self::Any,
@@ -76,7 +78,9 @@ impl ListAt {
             ("", Some(revision)) if recursive && limit.is_some() => Self::Exact(revision),
             ("", Some(revision)) => Self::NotOlderThan(revision),
             (other, _) => {
-                return Err(StorageError::bad_request(format!("unknown ResourceVersionMatch value: {other}")));
+                return Err(StorageError::bad_request(format!(
+                    "unknown ResourceVersionMatch value: {other}"
+                )));
             }
         })
     }
@@ -211,13 +215,21 @@ pub struct WatchOptions {
 
 impl Default for WatchOptions {
     fn default() -> Self {
-        Self { start: WatchStart::Now, predicate: SelectionPredicate::default(), progress: false, previous: true }
+        Self {
+            start: WatchStart::Now,
+            predicate: SelectionPredicate::default(),
+            progress: false,
+            previous: true,
+        }
     }
 }
 
 impl WatchOptions {
     /// A watch of everything from a start.
     pub fn from_start(start: WatchStart) -> Self {
-        Self { start, ..Self::default() }
+        Self {
+            start,
+            ..Self::default()
+        }
     }
 }

@@ -46,9 +46,7 @@ impl Preconditions {
         let (what, asked, found) = failed;
         Err(StorageError::InvalidObject {
             key: entry.key().to_string(),
-            message: format!(
-                "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"
-            ),
+            message: format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"),
         })
     }
 }

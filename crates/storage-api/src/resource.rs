@@ -21,7 +21,11 @@ pub struct GroupVersionKind {
 impl GroupVersionKind {
     /// The three parts together.
     pub fn new(group: impl Into<String>, version: impl Into<String>, kind: impl Into<String>) -> Self {
-        Self { group: group.into(), version: version.into(), kind: kind.into() }
+        Self {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+        }
     }
 
     /// As objects write it: `v1`, `apps/v1`.
@@ -62,7 +66,11 @@ impl SelectableField {
 
     /// A field with a label of its own.
     pub fn with_path(label: &str, path: impl Into<Arc<[String]>>, default: &str) -> Self {
-        Self { label: label.into(), path: path.into(), default: default.into() }
+        Self {
+            label: label.into(),
+            path: path.into(),
+            default: default.into(),
+        }
     }
 }
 
@@ -132,7 +140,12 @@ impl ResourceInfo {
     /// Objects can be selected by this field too, found under its own name.
     #[must_use]
     pub fn with_selectable_field(self, label: &str) -> Self {
-        let fields = self.selectable_fields.iter().cloned().chain([SelectableField::new(label)]).collect();
+        let fields = self
+            .selectable_fields
+            .iter()
+            .cloned()
+            .chain([SelectableField::new(label)])
+            .collect();
         self.with_selectable_fields(fields)
     }
 

@@ -100,7 +100,9 @@ mod tests {
             ("+1", Err(())),
             ("1_0", Err(())),
         ] {
-            let got = Revision::parse(text).map(|revision| revision.map(Revision::get)).map_err(|_| ());
+            let got = Revision::parse(text)
+                .map(|revision| revision.map(Revision::get))
+                .map_err(|_| ());
             assert_eq!(got, want, "resourceVersion {text:?}");
         }
     }

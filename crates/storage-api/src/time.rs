@@ -47,7 +47,9 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose monotonic time starts now.
     pub fn new() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self {
+            start: std::time::Instant::now(),
+        }
     }
 
     /// The same, shared.
@@ -92,7 +94,11 @@ struct Manual {
 impl ManualClock {
     /// A clock that stands at `start`.
     pub fn new(start: SystemTime) -> Self {
-        Self(Arc::new(Mutex::new(Manual { start, elapsed: Duration::ZERO, sleepers: Vec::new() })))
+        Self(Arc::new(Mutex::new(Manual {
+            start,
+            elapsed: Duration::ZERO,
+            sleepers: Vec::new(),
+        })))
     }
 
     /// Moves the clock and wakes whoever slept until then.
@@ -102,7 +108,9 @@ impl ManualClock {
             let mut state = self.0.lock();
             state.elapsed += by;
             let now = state.elapsed;
-            let (ready, waiting) = std::mem::take(&mut state.sleepers).into_iter().partition(|(at, _)| *at <= now);
+            let (ready, waiting) = std::mem::take(&mut state.sleepers)
+                .into_iter()
+                .partition(|(at, _)| *at <= now);
             state.sleepers = waiting;
             due.extend::<Vec<_>>(ready);
         }
@@ -114,7 +122,12 @@ impl ManualClock {
 
     /// How many sleepers wait; lets a test wait for a condition instead of guessing.
     pub fn sleepers(&self) -> usize {
-        self.0.lock().sleepers.iter().filter(|(_, sleeper)| !sleeper.is_canceled()).count()
+        self.0
+            .lock()
+            .sleepers
+            .iter()
+            .filter(|(_, sleeper)| !sleeper.is_canceled())
+            .count()
     }
 }
 
@@ -153,7 +166,10 @@ impl Rng for OsRng {
         // The kernel's source does not fail once it is seeded; where there is none, the address-space layout and the
         // time still scatter retries, which is all that this trait promises.
         getrandom::u64().unwrap_or_else(|_| {
-            let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+            let nanos = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .subsec_nanos();
             SeededRng::new(u64::from(nanos)).next_u64()
         })
     }

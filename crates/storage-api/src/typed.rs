@@ -37,7 +37,10 @@ pub struct TypedList<T> {
 
 impl<T: Object> Typed<T> {
     pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage, of: PhantomData }
+        Self {
+            storage,
+            of: PhantomData,
+        }
     }
 
     /// The store behind this view.
@@ -71,7 +74,12 @@ impl<T: Object> Typed<T> {
     pub async fn list(&self, scope: &Scope, options: ListOptions) -> Result<TypedList<T>> {
         let list = self.storage.list(scope, options).await?.collect().await?;
         let items = list.entries.iter().map(Entry::decode).collect::<Result<_>>()?;
-        Ok(TypedList { revision: list.revision, items, next: list.next, remaining: list.remaining })
+        Ok(TypedList {
+            revision: list.revision,
+            items,
+            next: list.next,
+            remaining: list.remaining,
+        })
     }
 
     /// [`Storage::guaranteed_update`]: `update` gets the current object, or `None` where nothing is stored and the
@@ -85,8 +93,14 @@ impl<T: Object> Typed<T> {
         F: FnMut(Option<T>) -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send,
     {
-        let mut update = TypedUpdate { update, of: PhantomData };
-        self.storage.guaranteed_update(key, options, &mut update).await?.decode()
+        let mut update = TypedUpdate {
+            update,
+            of: PhantomData,
+        };
+        self.storage
+            .guaranteed_update(key, options, &mut update)
+            .await?
+            .decode()
     }
 
     /// [`Storage::delete`] without a validation. Returns the last state.
@@ -101,13 +115,18 @@ impl<T: Object> Typed<T> {
 
 impl<T> Clone for Typed<T> {
     fn clone(&self) -> Self {
-        Self { storage: Arc::clone(&self.storage), of: PhantomData }
+        Self {
+            storage: Arc::clone(&self.storage),
+            of: PhantomData,
+        }
     }
 }
 
 impl<T> fmt::Debug for Typed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Typed").field("resource", self.storage.resource()).finish()
+        f.debug_struct("Typed")
+            .field("resource", self.storage.resource())
+            .finish()
     }
 }
 

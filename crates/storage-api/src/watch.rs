@@ -54,11 +54,19 @@ impl Event {
             Some(Some(attributes)) => Some(predicate.matches(attributes)),
             Some(None) => None,
         };
-        let now = if self.kind == EventKind::Deleted { Some(false) } else { matches(&self.object) };
+        let now = if self.kind == EventKind::Deleted {
+            Some(false)
+        } else {
+            matches(&self.object)
+        };
         let before = match self.kind {
             EventKind::Added => Some(false),
             EventKind::Modified => matches(&self.previous),
-            EventKind::Deleted => matches(if self.previous.is_some() { &self.previous } else { &self.object }),
+            EventKind::Deleted => matches(if self.previous.is_some() {
+                &self.previous
+            } else {
+                &self.object
+            }),
         };
         let kind = match (before, now) {
             (None, _) | (_, None) => self.kind,
@@ -68,12 +76,19 @@ impl Event {
             (Some(true), Some(false)) => EventKind::Deleted,
         };
         let object = match (kind, self.kind) {
-            (EventKind::Deleted, EventKind::Modified) => {
-                self.previous.as_ref().map(|previous| previous.at_revision(self.revision))
-            }
+            (EventKind::Deleted, EventKind::Modified) => self
+                .previous
+                .as_ref()
+                .map(|previous| previous.at_revision(self.revision)),
             _ => self.object.clone(),
         };
-        Some(Self { kind, key: self.key.clone(), revision: self.revision, object, previous: self.previous.clone() })
+        Some(Self {
+            kind,
+            key: self.key.clone(),
+            revision: self.revision,
+            object,
+            previous: self.previous.clone(),
+        })
     }
 }
 

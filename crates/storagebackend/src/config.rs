@@ -82,18 +82,32 @@ macro_rules! setters {
 impl Config {
     /// A store in memory, for tests.
     pub fn memory() -> Self {
-        Self { backend: Some("memory".into()), ..Self::default() }
+        Self {
+            backend: Some("memory".into()),
+            ..Self::default()
+        }
     }
 
     /// An embedded store in a directory.
     pub fn embedded(data_dir: impl Into<PathBuf>) -> Self {
-        Self { backend: Some("embedded".into()), data_dir: data_dir.into(), ..Self::default() }
+        Self {
+            backend: Some("embedded".into()),
+            data_dir: data_dir.into(),
+            ..Self::default()
+        }
     }
 
     /// A store on an etcd cluster.
     pub fn etcd3<S: Into<String>>(servers: impl IntoIterator<Item = S>) -> Self {
-        let etcd = EtcdConfig { servers: servers.into_iter().map(Into::into).collect(), ..EtcdConfig::default() };
-        Self { backend: Some("etcd3".into()), etcd, ..Self::default() }
+        let etcd = EtcdConfig {
+            servers: servers.into_iter().map(Into::into).collect(),
+            ..EtcdConfig::default()
+        };
+        Self {
+            backend: Some("etcd3".into()),
+            etcd,
+            ..Self::default()
+        }
     }
 
     setters! {
@@ -128,11 +142,25 @@ impl Config {
             media_type_override(resource, text, &mut faults);
         }
         let prefix = self.prefix.trim_end_matches('/');
-        let prefix = if prefix.starts_with('/') { prefix.to_owned() } else { format!("/{prefix}") };
+        let prefix = if prefix.starts_with('/') {
+            prefix.to_owned()
+        } else {
+            format!("/{prefix}")
+        };
         if prefix.len() < 2 || prefix.split('/').skip(1).any(|part| matches!(part, "" | "." | "..")) {
-            faults.push(Fault::new("etcd-prefix", format!("{:?} is no prefix for keys", self.prefix)));
+            faults.push(Fault::new(
+                "etcd-prefix",
+                format!("{:?} is no prefix for keys", self.prefix),
+            ));
         }
-        (Checked { backend, media_type, prefix }, faults)
+        (
+            Checked {
+                backend,
+                media_type,
+                prefix,
+            },
+            faults,
+        )
     }
 
     fn check_backend(&self, faults: &mut Vec<Fault>) -> BackendKind {
@@ -172,13 +200,21 @@ impl Config {
             faults.push(Fault::new("etcd-servers", text));
             return;
         }
-        let EtcdConfig { servers, ca_file, cert_file, key_file } = &self.etcd;
+        let EtcdConfig {
+            servers,
+            ca_file,
+            cert_file,
+            key_file,
+        } = &self.etcd;
         if servers.is_empty() {
             faults.push(Fault::new("etcd-servers", "required for the etcd3 backend"));
         }
         let mut tls = ca_file.is_some() || cert_file.is_some() || key_file.is_some();
         for server in servers {
-            let address = server.strip_prefix("https://").or_else(|| server.strip_prefix("http://")).unwrap_or(server);
+            let address = server
+                .strip_prefix("https://")
+                .or_else(|| server.strip_prefix("http://"))
+                .unwrap_or(server);
             tls |= server.starts_with("https://");
             if address.is_empty() || address.contains("://") || address.contains(char::is_whitespace) {
                 faults.push(Fault::new("etcd-servers", format!("{server:?} is no address")));
@@ -193,7 +229,11 @@ impl Config {
             (None, Some(_)) => faults.push(Fault::new("etcd-certfile", "required with etcd-keyfile")),
             _ => {}
         }
-        for (field, file) in [("etcd-cafile", ca_file), ("etcd-certfile", cert_file), ("etcd-keyfile", key_file)] {
+        for (field, file) in [
+            ("etcd-cafile", ca_file),
+            ("etcd-certfile", cert_file),
+            ("etcd-keyfile", key_file),
+        ] {
             if let Some(file) = file {
                 if let Err(error) = std::fs::File::open(file) {
                     faults.push(Fault::new(field, format!("cannot read {}: {error}", file.display())));
@@ -253,7 +293,10 @@ pub struct Fault {
 
 impl Fault {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -280,9 +323,14 @@ mod tests {
             Config::default().with_backend(Some("etcd2".into())),
             &["storage-backend: etcd2 is no longer a supported storage backend"],
         );
-        check(Config::default().with_backend(Some("x".into())), &["storage-backend: unknown storage type: x"]);
         check(
-            Config::memory().with_media_type("text/plain".into()).with_prefix("/".into()),
+            Config::default().with_backend(Some("x".into())),
+            &["storage-backend: unknown storage type: x"],
+        );
+        check(
+            Config::memory()
+                .with_media_type("text/plain".into())
+                .with_prefix("/".into()),
             &[
                 "storage-media-type: unknown media type \"text/plain\": use application/json or application/cbor",
                 "etcd-prefix: \"/\" is no prefix for keys",
@@ -292,7 +340,10 @@ mod tests {
 
     #[test]
     fn servers_imply_etcd() {
-        let etcd = EtcdConfig { servers: vec!["http://127.0.0.1:2379".into()], ..EtcdConfig::default() };
+        let etcd = EtcdConfig {
+            servers: vec!["http://127.0.0.1:2379".into()],
+            ..EtcdConfig::default()
+        };
         let (checked, _) = Config::default().with_etcd(etcd).check();
         assert_eq!(checked.backend, BackendKind::Etcd3);
     }

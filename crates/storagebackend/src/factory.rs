@@ -125,7 +125,12 @@ impl Factory {
     }
 
     fn direct<K: Kv>(&self, kv: &Arc<K>, info: &ResourceInfo) -> Arc<dyn Storage> {
-        let Inner { checked, config, transformers, .. } = &*self.0;
+        let Inner {
+            checked,
+            config,
+            transformers,
+            ..
+        } = &*self.0;
         let transformer = transformers.for_resource(info.group(), info.resource());
         let store_config = KvStoreConfig::new(checked.prefix.clone(), transformer)
             .with_media_type(self.media_type(info))
@@ -201,17 +206,23 @@ async fn open_backend(config: &Config, checked: &Checked) -> Result<Backend, Ope
                 .with_rng(Arc::clone(&config.rng));
             let kv = apiserver_storage_etcd3::EtcdKv::connect(etcd)
                 .await
-                .map_err(|error| OpenError::Backend { backend: "etcd3", source: error.into() })?;
+                .map_err(|error| OpenError::Backend {
+                    backend: "etcd3",
+                    source: error.into(),
+                })?;
             return Ok(Backend::Etcd3(Arc::new(kv)));
         }
         // Refused when the configuration was checked.
         #[cfg(not(feature = "etcd3"))]
         BackendKind::Etcd3 => return Err(OpenError::Config(Vec::new())),
     };
-    let embedded = embedded.with_clock(Arc::clone(&config.clock)).with_rng(Arc::clone(&config.rng));
-    let kv = EmbeddedKv::open(embedded)
-        .await
-        .map_err(|error| OpenError::Backend { backend: "embedded", source: error.into() })?;
+    let embedded = embedded
+        .with_clock(Arc::clone(&config.clock))
+        .with_rng(Arc::clone(&config.rng));
+    let kv = EmbeddedKv::open(embedded).await.map_err(|error| OpenError::Backend {
+        backend: "embedded",
+        source: error.into(),
+    })?;
     Ok(Backend::Embedded(Arc::new(kv)))
 }
 
@@ -228,6 +239,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl fmt::Debug for Factory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Factory").field("backend", &self.0.checked.backend).finish_non_exhaustive()
+        f.debug_struct("Factory")
+            .field("backend", &self.0.checked.backend)
+            .finish_non_exhaustive()
     }
 }

@@ -42,15 +42,24 @@ struct Document {
 
 impl Document {
     fn new(bytes: Vec<u8>) -> Self {
-        let tag = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
-        Self { bytes: bytes.into(), tag }
+        let tag = Sha512::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect();
+        Self {
+            bytes: bytes.into(),
+            tag,
+        }
     }
 }
 
 impl Documents {
     /// Documents of a server that is reached at this address.
     pub(crate) fn new(address: String) -> Self {
-        Self { address, made: Mutex::default() }
+        Self {
+            address,
+            made: Mutex::default(),
+        }
     }
 
     /// The answer for a path; `None` where there is no such document.
@@ -89,7 +98,12 @@ impl Documents {
                         return Some(document.clone());
                     }
                 }
-                _ => *made = Made { of: Some(Arc::clone(catalog.map())), documents: BTreeMap::new() },
+                _ => {
+                    *made = Made {
+                        of: Some(Arc::clone(catalog.map())),
+                        documents: BTreeMap::new(),
+                    }
+                }
             }
         }
         // Made without the lock: an OpenAPI document takes a while, and two of the same do no harm.
@@ -129,11 +143,16 @@ impl Documents {
         headers: &HeaderMap,
     ) -> Response<Body> {
         let name = format!("aggregated/{core}/{}", form.name());
-        let document = self.document(&name, catalog, || Some(discovery::aggregated(&catalog.discovered(), core, form)));
-        let Some(document) = document else { return respond::text(StatusCode::INTERNAL_SERVER_ERROR, "no document\n") };
+        let document = self.document(&name, catalog, || {
+            Some(discovery::aggregated(&catalog.discovered(), core, form))
+        });
+        let Some(document) = document else {
+            return respond::text(StatusCode::INTERNAL_SERVER_ERROR, "no document\n");
+        };
         let mut response = tagged(&document, headers, Format::Json);
+        let known = response.status() == StatusCode::NOT_MODIFIED;
         let response_headers = response.headers_mut();
-        if let Ok(content_type) = HeaderValue::from_str(&form.content_type()) {
+        if let (Ok(content_type), false) = (HeaderValue::from_str(&form.content_type()), known) {
             response_headers.insert(header::CONTENT_TYPE, content_type);
         }
         response_headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
@@ -151,7 +170,11 @@ impl Documents {
             }
         }
         let document = Document::new(serde_json::to_vec(&json!({ "paths": paths })).unwrap_or_default());
-        tagged(&document, headers, Format::Json)
+        let mut response = tagged(&document, headers, Format::Json);
+        // As upstream serves it; clients parse the body whatever the header says.
+        let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
     }
 
     /// `/openapi/v3/apis/apps/v1` (`apiserver-http/OAPI-02`, `OAPI-07`, `OAPI-08`).
@@ -162,14 +185,21 @@ impl Documents {
         let document = self.openapi_document(path, catalog)?;
         if let Some(hash) = query.get("hash").filter(|hash| !hash.is_empty()) {
             if hash != document.tag {
-                let mut response = respond::plain_status(StatusCode::MOVED_PERMANENTLY, body::empty());
+                let json = Format::Json.media_type();
+                let mut response = respond::plain(StatusCode::MOVED_PERMANENTLY, json, body::empty());
                 let url = format!("/openapi/v3/{path}?hash={}", document.tag);
-                response.headers_mut().insert(header::LOCATION, HeaderValue::from_str(&url).ok()?);
+                response
+                    .headers_mut()
+                    .insert(header::LOCATION, HeaderValue::from_str(&url).ok()?);
                 return Some(response);
             }
             let mut response = tagged(&document, headers, Format::Json);
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-            response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+            response
+                .headers_mut()
+                .insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+            response
+                .headers_mut()
+                .insert(header::VARY, HeaderValue::from_static("Accept"));
             return Some(response);
         }
         Some(tagged(&document, headers, Format::Json))
@@ -182,10 +212,18 @@ impl Documents {
 
     /// All paths that lead somewhere (`apiserver-http/HLTH-14`).
     fn index(&self, catalog: &Catalog, headers: &HeaderMap, query: &Query) -> Response<Body> {
-        let mut paths: Vec<String> =
-            ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut paths: Vec<String> = [
+            "/api",
+            "/apis",
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         for path in group_versions(catalog) {
             if let Some((group, _)) = path.strip_prefix("apis/").and_then(|rest| rest.split_once('/')) {
                 paths.push(format!("/apis/{group}"));
@@ -196,9 +234,11 @@ impl Documents {
         paths.sort();
         paths.dedup();
         let json = respond::to_bytes(&json!({ "paths": paths }));
-        let representation = negotiate::negotiate(headers, query, &Offer::PLAIN, false).unwrap_or(
-            negotiate::Representation { pretty: true, ..negotiate::Representation::JSON },
-        );
+        let representation =
+            negotiate::negotiate(headers, query, &Offer::PLAIN, false).unwrap_or(negotiate::Representation {
+                pretty: true,
+                ..negotiate::Representation::JSON
+            });
         respond::document(StatusCode::OK, &json, representation, headers)
     }
 }
@@ -237,7 +277,10 @@ fn aggregated_form(headers: &HeaderMap) -> Option<AggregatedVersion> {
 /// A document with its tag; 304 for a client that has it.
 fn tagged(document: &Document, headers: &HeaderMap, format: Format) -> Response<Body> {
     let tag = format!("\"{}\"", document.tag);
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).is_some_and(|known| known == tag);
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|known| known == tag);
     let mut response = if known {
         respond::plain_status(StatusCode::NOT_MODIFIED, body::empty())
     } else {

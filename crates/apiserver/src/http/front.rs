@@ -64,7 +64,10 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { reading: Semaphore::new(MAX_READING), mutating: Semaphore::new(MAX_MUTATING) }
+        Self {
+            reading: Semaphore::new(MAX_READING),
+            mutating: Semaphore::new(MAX_MUTATING),
+        }
     }
 }
 
@@ -82,7 +85,9 @@ impl Handler for Front {
         });
         let headers = response.headers_mut();
         headers.insert("audit-id", audit_id);
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        headers
+            .entry(header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-cache, private"));
         if head {
             *response.body_mut() = crate::http::body::empty();
         }
@@ -107,7 +112,10 @@ impl Front {
         let info = match path::classify(&parts.method, parts.uri.path(), &query) {
             Ok(info) => info,
             Err(BadPath(text)) => {
-                return respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("Internal Server Error: {text}\n"));
+                return respond::text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("Internal Server Error: {text}\n"),
+                );
             }
         };
         let path = parts.uri.path();
@@ -127,8 +135,15 @@ impl Front {
             // Ignoring them would show one user what another one may see.
             return Err(ApiError::forbidden("", "", "", "impersonation is not supported"));
         }
-        let Some(tokens) = &self.0.tokens else { return Ok(None) };
-        match tokens.identify(headers) {
+        let identity = match &self.0.tokens {
+            Some(tokens) => tokens.identify(headers),
+            // A token that nobody can check is wrong, not anonymous (`apiserver-http/AUTN-06`).
+            None => match Tokens::default().identify(headers) {
+                Identity::None => return Ok(None),
+                other => other,
+            },
+        };
+        match identity {
             Identity::Known(user) => Ok(Some(user)),
             Identity::None if is_health(path) => Ok(None),
             Identity::None | Identity::Invalid => Err(ApiError::unauthorized("Unauthorized")),
@@ -183,7 +198,11 @@ impl Front {
             }
         }
         let code = response.status().as_u16().to_string();
-        let labels = [("verb", verb.metric().to_owned()), ("resource", resource), ("code", code)];
+        let labels = [
+            ("verb", verb.metric().to_owned()),
+            ("resource", resource),
+            ("code", code),
+        ];
         metrics::counter!("apiserver_request_total", &labels).increment(1);
         if verb != Verb::Watch {
             let took = self.0.clock.monotonic().saturating_sub(started);
@@ -206,9 +225,16 @@ impl Front {
         if verb == Verb::Watch {
             return run.await;
         }
-        let limit = if verb.is_mutating() { &self.0.limits.mutating } else { &self.0.limits.reading };
+        let limit = if verb.is_mutating() {
+            &self.0.limits.mutating
+        } else {
+            &self.0.limits.reading
+        };
         let Ok(_place) = limit.try_acquire() else {
-            return Err(ApiError::too_many_requests("Too many requests, please try again later.", 1));
+            return Err(ApiError::too_many_requests(
+                "Too many requests, please try again later.",
+                1,
+            ));
         };
         let deadline = match query.text("timeout") {
             "" => REQUEST_TIMEOUT,
@@ -265,17 +291,26 @@ impl Front {
             Check::new("ping", Ok(())),
             Check::new("storage", (self.0.storage_health)()),
             Check::new("storage-readiness", catalog.ready()),
-            Check::new("poststarthook/bootstrap", if started { Ok(()) } else { Err("not finished".into()) }),
+            Check::new(
+                "poststarthook/bootstrap",
+                if started { Ok(()) } else { Err("not finished".into()) },
+            ),
             Check::new(
                 "shutdown",
-                if self.0.stopping.is_cancelled() { Err("process is shutting down".into()) } else { Ok(()) },
+                if self.0.stopping.is_cancelled() {
+                    Err("process is shutting down".into())
+                } else {
+                    Ok(())
+                },
             ),
         ]
     }
 }
 
 fn is_health(path: &str) -> bool {
-    ["/livez", "/readyz", "/healthz"].iter().any(|known| path == *known || path.starts_with(&format!("{known}/")))
+    ["/livez", "/readyz", "/healthz"]
+        .iter()
+        .any(|known| path == *known || path.starts_with(&format!("{known}/")))
 }
 
 pub(crate) fn not_found() -> ApiError {
@@ -283,7 +318,11 @@ pub(crate) fn not_found() -> ApiError {
 }
 
 pub(crate) fn method_not_allowed() -> ApiError {
-    ApiError::generic(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    ApiError::generic(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    )
 }
 
 /// Whether the name that the client used for this server is a loopback one.

@@ -29,9 +29,12 @@ pub(crate) fn answer(endpoint: &str, rest: &str, query: &Query, checks: Vec<Chec
         return match checks.into_iter().find(|check| check.name == rest) {
             None => respond::text(StatusCode::NOT_FOUND, "404 page not found\n"),
             Some(Check { result: Ok(()), .. }) => respond::text(StatusCode::OK, "ok"),
-            Some(Check { result: Err(reason), .. }) => {
-                respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {reason}\n"))
-            }
+            Some(Check {
+                result: Err(reason), ..
+            }) => respond::text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("internal server error: {reason}\n"),
+            ),
         };
     }
     let excluded = query.all("exclude");
@@ -48,13 +51,23 @@ pub(crate) fn answer(endpoint: &str, rest: &str, query: &Query, checks: Vec<Chec
             }
         };
     }
-    let unknown: Vec<_> =
-        excluded.iter().filter(|name| !checks.iter().any(|check| check.name == **name)).map(|name| format!("{name:?}")).collect();
+    let unknown: Vec<_> = excluded
+        .iter()
+        .filter(|name| !checks.iter().any(|check| check.name == **name))
+        .map(|name| format!("{name:?}"))
+        .collect();
     if !unknown.is_empty() {
-        let _ = writeln!(lines, "warn: some health checks cannot be excluded: no matches for {}", unknown.join(","));
+        let _ = writeln!(
+            lines,
+            "warn: some health checks cannot be excluded: no matches for {}",
+            unknown.join(",")
+        );
     }
     if failed {
-        return respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{endpoint} check failed\n"));
+        return respond::text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("{lines}{endpoint} check failed\n"),
+        );
     }
     if query.has("verbose") {
         return respond::text(StatusCode::OK, format!("{lines}{endpoint} check passed\n"));
@@ -73,10 +86,28 @@ mod tests {
     async fn checks_are_shown_one_by_one_and_reasons_withheld() {
         for (rest, query, fine, code, want) in [
             ("", "", true, 200, "ok"),
-            ("", "verbose", true, 200, "[+]ping ok\n[+]storage ok\nreadyz check passed\n"),
-            ("", "", false, 500, "[+]ping ok\n[-]storage failed: reason withheld\nreadyz check failed\n"),
+            (
+                "",
+                "verbose",
+                true,
+                200,
+                "[+]ping ok\n[+]storage ok\nreadyz check passed\n",
+            ),
+            (
+                "",
+                "",
+                false,
+                500,
+                "[+]ping ok\n[-]storage failed: reason withheld\nreadyz check failed\n",
+            ),
             ("", "exclude=storage", false, 200, "ok"),
-            ("", "exclude=x&verbose", true, 200, "[+]ping ok\n[+]storage ok\nwarn: some health checks cannot be excluded: no matches for \"x\"\nreadyz check passed\n"),
+            (
+                "",
+                "exclude=x&verbose",
+                true,
+                200,
+                "[+]ping ok\n[+]storage ok\nwarn: some health checks cannot be excluded: no matches for \"x\"\nreadyz check passed\n",
+            ),
             ("storage", "", false, 500, "internal server error: gone\n"),
             ("ping", "", false, 200, "ok"),
             ("x", "", true, 404, "404 page not found\n"),

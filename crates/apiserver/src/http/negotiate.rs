@@ -49,7 +49,11 @@ pub(crate) struct Representation {
 
 impl Representation {
     /// Compact JSON of the object itself.
-    pub(crate) const JSON: Self = Self { format: Format::Json, shape: Shape::Plain, pretty: false };
+    pub(crate) const JSON: Self = Self {
+        format: Format::Json,
+        shape: Shape::Plain,
+        pretty: false,
+    };
 }
 
 /// What a resource can be shown as.
@@ -63,11 +67,20 @@ pub(crate) struct Offer {
 
 impl Offer {
     /// Kinds with a protobuf form.
-    pub(crate) const BUILTIN: Self = Self { formats: &[Format::Json, Format::Yaml, Format::Protobuf], shapes: true };
+    pub(crate) const BUILTIN: Self = Self {
+        formats: &[Format::Json, Format::Yaml, Format::Protobuf],
+        shapes: true,
+    };
     /// Kinds without one.
-    pub(crate) const CUSTOM: Self = Self { formats: &[Format::Json, Format::Yaml], shapes: true };
+    pub(crate) const CUSTOM: Self = Self {
+        formats: &[Format::Json, Format::Yaml],
+        shapes: true,
+    };
     /// Errors and documents.
-    pub(crate) const PLAIN: Self = Self { formats: &[Format::Json, Format::Yaml], shapes: false };
+    pub(crate) const PLAIN: Self = Self {
+        formats: &[Format::Json, Format::Yaml],
+        shapes: false,
+    };
 }
 
 /// One part of an Accept header.
@@ -80,7 +93,10 @@ pub(crate) struct Clause<'a> {
 
 impl Clause<'_> {
     pub(crate) fn parameter(&self, name: &str) -> &str {
-        self.parameters.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
+        self.parameters
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map_or("", |(_, value)| value)
     }
 }
 
@@ -95,8 +111,15 @@ pub(crate) fn clauses(accept: &str) -> Vec<Clause<'_>> {
                 .filter_map(|parameter| parameter.split_once('='))
                 .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
                 .collect();
-            let quality = parameters.iter().find(|(name, _)| *name == "q").and_then(|(_, q)| q.parse().ok());
-            Some(Clause { media_type, parameters, quality: quality.unwrap_or(1.0) })
+            let quality = parameters
+                .iter()
+                .find(|(name, _)| *name == "q")
+                .and_then(|(_, q)| q.parse().ok());
+            Some(Clause {
+                media_type,
+                parameters,
+                quality: quality.unwrap_or(1.0),
+            })
         })
         .collect();
     clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
@@ -105,7 +128,11 @@ pub(crate) fn clauses(accept: &str) -> Vec<Clause<'_>> {
 
 /// All values of the Accept header in one text.
 pub(crate) fn accept(headers: &HeaderMap) -> String {
-    let values: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<_> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     values.join(",")
 }
 
@@ -124,15 +151,25 @@ pub(crate) fn negotiate(
     let choice = choose(&accept, offer, watch);
     let Some((format, shape, asked_pretty)) = choice else {
         let suffix = if watch { ";stream=watch" } else { "" };
-        let list: Vec<_> = offer.formats.iter().map(|format| format!("{}{suffix}", format.media_type())).collect();
+        let list: Vec<_> = offer
+            .formats
+            .iter()
+            .map(|format| format!("{}{suffix}", format.media_type()))
+            .collect();
         let list = list.join(", ");
-        return Err(NotAcceptable(format!("only the following media types are accepted: {list}")));
+        return Err(NotAcceptable(format!(
+            "only the following media types are accepted: {list}"
+        )));
     };
     let pretty = match query.get("pretty") {
         Some(_) => query.flag("pretty"),
         None => asked_pretty || is_browser(headers),
     };
-    Ok(Representation { format, shape, pretty: pretty && !watch && format == Format::Json })
+    Ok(Representation {
+        format,
+        shape,
+        pretty: pretty && !watch && format == Format::Json,
+    })
 }
 
 fn choose(accept: &str, offer: &Offer, watch: bool) -> Option<(Format, Shape, bool)> {
@@ -184,15 +221,26 @@ fn shape(clause: &Clause<'_>, offer: &Offer) -> Option<Shape> {
 
 /// People with a terminal or a browser get indented JSON (`apiserver-http/ENC-02`).
 fn is_browser(headers: &HeaderMap) -> bool {
-    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    ["curl", "Wget", "Mozilla/5.0"].iter().any(|known| agent.starts_with(known))
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|agent| agent.to_str().ok())
+        .unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|known| agent.starts_with(known))
 }
 
 /// Whether the client takes gzip (`apiserver-http/ENC-06`, with `q` understood).
 pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        clauses(value).iter().any(|clause| clause.media_type == "gzip" && clause.quality > 0.0)
-    })
+    headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| {
+            clauses(value)
+                .iter()
+                .any(|clause| clause.media_type == "gzip" && clause.quality > 0.0)
+        })
 }
 
 #[cfg(test)]
@@ -205,7 +253,9 @@ mod tests {
         if !accept.is_empty() {
             headers.insert(header::ACCEPT, accept.parse().unwrap());
         }
-        let got = negotiate(&headers, &Query::default(), offer, false).ok().map(|got| (got.format, got.shape));
+        let got = negotiate(&headers, &Query::default(), offer, false)
+            .ok()
+            .map(|got| (got.format, got.shape));
         assert_eq!(got, want, "{accept}");
     }
 
@@ -215,22 +265,47 @@ mod tests {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
         check("", &Offer::BUILTIN, Some((Format::Json, Shape::Plain)));
         check("*/*", &Offer::BUILTIN, Some((Format::Json, Shape::Plain)));
-        check("application/yaml;q=0.5,application/json;q=0.9", &Offer::BUILTIN, Some((Format::Json, Shape::Plain)));
+        check(
+            "application/yaml;q=0.5,application/json;q=0.9",
+            &Offer::BUILTIN,
+            Some((Format::Json, Shape::Plain)),
+        );
         check("application/yaml", &Offer::CUSTOM, Some((Format::Yaml, Shape::Plain)));
         check("application/vnd.kubernetes.protobuf", &Offer::CUSTOM, None);
-        check("application/vnd.kubernetes.protobuf,application/json", &Offer::CUSTOM, Some((Format::Json, Shape::Plain)));
+        check(
+            "application/vnd.kubernetes.protobuf,application/json",
+            &Offer::CUSTOM,
+            Some((Format::Json, Shape::Plain)),
+        );
         check(table, &Offer::CUSTOM, Some((Format::Json, Shape::Table("v1"))));
-        check(&format!("{table},application/json"), &Offer::PLAIN, Some((Format::Json, Shape::Plain)));
-        check("application/json;as=Table;v=v1alpha1;g=meta.k8s.io", &Offer::BUILTIN, None);
+        check(
+            &format!("{table},application/json"),
+            &Offer::PLAIN,
+            Some((Format::Json, Shape::Plain)),
+        );
+        check(
+            "application/json;as=Table;v=v1alpha1;g=meta.k8s.io",
+            &Offer::BUILTIN,
+            None,
+        );
         check("application", &Offer::BUILTIN, None);
         check("text/plain", &Offer::BUILTIN, None);
-        check("application/json;charset=utf-8", &Offer::BUILTIN, Some((Format::Json, Shape::Plain)));
+        check(
+            "application/json;charset=utf-8",
+            &Offer::BUILTIN,
+            Some((Format::Json, Shape::Plain)),
+        );
     }
 
     // covers: apiserver-http/ENC-06
     #[test]
     fn gzip_is_taken_where_it_is_accepted() {
-        for (value, want) in [("gzip", true), ("deflate, gzip", true), ("gzip;q=0", false), ("br", false)] {
+        for (value, want) in [
+            ("gzip", true),
+            ("deflate, gzip", true),
+            ("gzip;q=0", false),
+            ("br", false),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, value.parse().unwrap());
             assert_eq!(accepts_gzip(&headers), want, "{value}");

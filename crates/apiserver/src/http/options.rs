@@ -35,7 +35,9 @@ pub(crate) enum Write {
     Create,
     Update,
     /// Apply allows `force` and needs a field manager.
-    Patch { apply: bool },
+    Patch {
+        apply: bool,
+    },
 }
 
 impl WriteOptions {
@@ -44,10 +46,16 @@ impl WriteOptions {
         let mut faults = Vec::new();
         if let Write::Patch { apply } = write {
             if apply && query.text("fieldManager").is_empty() {
-                faults.push(FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch"));
+                faults.push(FieldError::required(
+                    &FieldPath::new("fieldManager"),
+                    "is required for apply patch",
+                ));
             }
             if !apply && query.has("force") {
-                faults.push(FieldError::forbidden(&FieldPath::new("force"), "may not be specified for non-apply patch"));
+                faults.push(FieldError::forbidden(
+                    &FieldPath::new("force"),
+                    "may not be specified for non-apply patch",
+                ));
             }
         }
         field_manager_faults(query.text("fieldManager"), &mut faults);
@@ -58,7 +66,11 @@ impl WriteOptions {
             "Strict" => FieldValidation::Strict,
             other => {
                 let allowed = ["Ignore", "Strict", "Warn"];
-                faults.push(FieldError::not_supported(&FieldPath::new("fieldValidation"), other, &allowed));
+                faults.push(FieldError::not_supported(
+                    &FieldPath::new("fieldValidation"),
+                    other,
+                    &allowed,
+                ));
                 FieldValidation::Warn
             }
         };
@@ -68,7 +80,10 @@ impl WriteOptions {
             Write::Patch { .. } => "PatchOptions",
         };
         check(kind, faults)?;
-        Ok(Self { dry_run, field_validation })
+        Ok(Self {
+            dry_run,
+            field_validation,
+        })
     }
 }
 
@@ -97,30 +112,38 @@ fn field_manager_faults(manager: &str, faults: &mut Vec<FieldError>) {
 }
 
 fn check(kind: &str, faults: Vec<FieldError>) -> Result<(), ApiError> {
-    if faults.is_empty() { Ok(()) } else { Err(ApiError::invalid(GROUP, kind, "", faults)) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(GROUP, kind, "", faults))
+    }
 }
 
 /// `DeleteOptions` from the query, which counts only where the body is empty (`apiserver-http/QRY-18`).
 pub(crate) fn delete_options_of_query(query: &Query) -> Result<DeleteOptions, ApiError> {
-    let uid = query.get("preconditions.uid").or_else(|| query.get("uid")).map(str::to_owned);
+    let uid = query
+        .get("preconditions.uid")
+        .or_else(|| query.get("uid"))
+        .map(str::to_owned);
     let resource_version = query.get("preconditions.resourceVersion").map(str::to_owned);
-    let mut options = DeleteOptions::default();
-    options.grace_period_seconds = query.integer("gracePeriodSeconds").map_err(ApiError::bad_request)?;
-    options.preconditions =
+    let grace_period_seconds = query.integer("gracePeriodSeconds").map_err(ApiError::bad_request)?;
+    let preconditions =
         (uid.is_some() || resource_version.is_some()).then_some(Preconditions { uid, resource_version });
-    options.orphan_dependents = query.optional_flag("orphanDependents");
-    options.propagation_policy = query.get("propagationPolicy").map(str::to_owned);
-    options.dry_run = query.all("dryRun").into_iter().map(str::to_owned).collect();
-    options.ignore_store_read_error = query.optional_flag("ignoreStoreReadErrorWithClusterBreakingPotential");
-    Ok(options)
+    Ok(DeleteOptions {
+        grace_period_seconds,
+        preconditions,
+        orphan_dependents: query.optional_flag("orphanDependents"),
+        propagation_policy: query.get("propagationPolicy").map(str::to_owned),
+        dry_run: query.all("dryRun").into_iter().map(str::to_owned).collect(),
+        ignore_store_read_error: query.optional_flag("ignoreStoreReadErrorWithClusterBreakingPotential"),
+        absent: false,
+    })
 }
 
 /// The parameters of lists, watches and delete-collections.
 #[derive(Debug, Clone)]
 pub(crate) struct ListParameters {
     predicate: SelectionPredicate,
-    /// Where the selector requires one name exactly.
-    pub(crate) exact_name: Option<String>,
     limit: Option<NonZeroU64>,
     token: Option<String>,
     resource_version: String,
@@ -139,24 +162,42 @@ impl ListParameters {
         name: Option<&str>,
         known: &dyn Fn(&str) -> bool,
     ) -> Result<Self, ApiError> {
-        let limit = query.integer("limit").map_err(ApiError::bad_request)?.unwrap_or_default();
-        let timeout = query.integer("timeoutSeconds").map_err(ApiError::bad_request)?.unwrap_or_default();
+        let limit = query
+            .integer("limit")
+            .map_err(ApiError::bad_request)?
+            .unwrap_or_default();
+        let timeout = query
+            .integer("timeoutSeconds")
+            .map_err(ApiError::bad_request)?
+            .unwrap_or_default();
         let labels = LabelSelector::parse(query.text("labelSelector"))
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         let mut fields = FieldSelector::parse(query.text("fieldSelector"))
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         let parameters = Self {
             predicate: SelectionPredicate::default(),
-            exact_name: None,
             limit: u64::try_from(limit).ok().and_then(NonZeroU64::new),
-            token: query.get("continue").filter(|token| !token.is_empty()).map(str::to_owned),
+            token: query
+                .get("continue")
+                .filter(|token| !token.is_empty())
+                .map(str::to_owned),
             resource_version: query.text("resourceVersion").to_owned(),
-            version_match: query.get("resourceVersionMatch").filter(|text| !text.is_empty()).map(str::to_owned),
+            version_match: query
+                .get("resourceVersionMatch")
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned),
             send_initial_events: query.optional_flag("sendInitialEvents"),
             allow_bookmarks: query.flag("allowWatchBookmarks"),
             timeout_seconds: u64::try_from(timeout).ok().filter(|seconds| *seconds > 0),
         };
-        check("ListOptions", if watch { parameters.watch_faults() } else { parameters.list_faults() })?;
+        check(
+            "ListOptions",
+            if watch {
+                parameters.watch_faults()
+            } else {
+                parameters.list_faults()
+            },
+        )?;
         if let Some(unknown) = fields.fields().find(|field| !known(field)) {
             return Err(ApiError::bad_request(format!("field label not supported: {unknown}")));
         }
@@ -170,8 +211,10 @@ impl ListParameters {
                 }
             }
         }
-        let exact_name = fields.requires_exact("metadata.name").map(str::to_owned);
-        Ok(Self { predicate: SelectionPredicate::new(labels, fields), exact_name, ..parameters })
+        Ok(Self {
+            predicate: SelectionPredicate::new(labels, fields),
+            ..parameters
+        })
     }
 
     fn list_faults(&self) -> Vec<FieldError> {
@@ -179,13 +222,23 @@ impl ListParameters {
         if let Some(version_match) = &self.version_match {
             let field = "resourceVersionMatch";
             if self.resource_version.is_empty() {
-                faults.push(FieldError::forbidden(&FieldPath::new(field), "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                faults.push(FieldError::forbidden(
+                    &FieldPath::new(field),
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
             }
             if self.token.is_some() {
-                faults.push(FieldError::forbidden(&FieldPath::new(field), "resourceVersionMatch is forbidden when continue is provided"));
+                faults.push(FieldError::forbidden(
+                    &FieldPath::new(field),
+                    "resourceVersionMatch is forbidden when continue is provided",
+                ));
             }
             if !matches!(version_match.as_str(), "Exact" | "NotOlderThan") {
-                faults.push(FieldError::not_supported(&FieldPath::new(field), version_match.as_str(), &["Exact", "NotOlderThan", ""]));
+                faults.push(FieldError::not_supported(
+                    &FieldPath::new(field),
+                    version_match.as_str(),
+                    &["Exact", "NotOlderThan", ""],
+                ));
             }
             if version_match == "Exact" && self.resource_version == "0" {
                 let text = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
@@ -193,7 +246,10 @@ impl ListParameters {
             }
         }
         if self.send_initial_events.is_some() {
-            faults.push(FieldError::forbidden(&FieldPath::new("sendInitialEvents"), "sendInitialEvents is forbidden for list"));
+            faults.push(FieldError::forbidden(
+                &FieldPath::new("sendInitialEvents"),
+                "sendInitialEvents is forbidden for list",
+            ));
         }
         faults
     }
@@ -201,22 +257,29 @@ impl ListParameters {
     fn watch_faults(&self) -> Vec<FieldError> {
         let mut faults = Vec::new();
         let field = "resourceVersionMatch";
-        match (self.send_initial_events, self.version_match.as_deref()) {
-            (Some(_), None) => {
-                let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                faults.push(FieldError::forbidden(&FieldPath::new(field), text));
-            }
-            (Some(_), Some(other)) if other != "NotOlderThan" => {
-                faults.push(FieldError::not_supported(&FieldPath::new(field), other, &["NotOlderThan"]));
-            }
-            (None, Some(_)) => {
+        let version_match = self.version_match.as_deref();
+        if self.send_initial_events.is_some() && version_match != Some("NotOlderThan") {
+            let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            faults.push(FieldError::forbidden(&FieldPath::new(field), text));
+        }
+        if let Some(other) = version_match {
+            if self.send_initial_events.is_none() {
                 let text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
                 faults.push(FieldError::forbidden(&FieldPath::new(field), text));
             }
-            _ => {}
+            if other != "NotOlderThan" {
+                faults.push(FieldError::not_supported(
+                    &FieldPath::new(field),
+                    other,
+                    &["NotOlderThan"],
+                ));
+            }
         }
         if self.version_match.is_some() && self.token.is_some() {
-            faults.push(FieldError::forbidden(&FieldPath::new(field), "resourceVersionMatch is forbidden when continue is provided"));
+            faults.push(FieldError::forbidden(
+                &FieldPath::new(field),
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         faults
     }
@@ -224,9 +287,20 @@ impl ListParameters {
     /// What the store is asked for a list.
     pub(crate) fn list_options(&self) -> Result<ListOptions, ApiError> {
         let version_match = self.version_match.as_deref();
-        let at = ListAt::parse(&self.resource_version, version_match, self.limit, self.token.as_deref(), true)
-            .map_err(|error| ApiError::bad_request(error.to_string()))?;
-        Ok(ListOptions { at, limit: self.limit, predicate: self.predicate.clone(), unreadable: OnUnreadable::Fail })
+        let at = ListAt::parse(
+            &self.resource_version,
+            version_match,
+            self.limit,
+            self.token.as_deref(),
+            true,
+        )
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        Ok(ListOptions {
+            at,
+            limit: self.limit,
+            predicate: self.predicate.clone(),
+            unreadable: OnUnreadable::Fail,
+        })
     }
 
     /// What the store is asked for a watch.
@@ -237,7 +311,9 @@ impl ListParameters {
             ApiError::generic(
                 500,
                 "",
-                format!("resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: invalid syntax"),
+                format!(
+                    "resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: invalid syntax"
+                ),
             )
         })?;
         Ok(WatchOptions {
@@ -267,5 +343,10 @@ pub(crate) fn read_at(query: &Query) -> Result<ReadAt, ApiError> {
 pub(crate) fn collection_forbids_unsafe() -> ApiError {
     let field = FieldPath::new("ignoreStoreReadErrorWithClusterBreakingPotential");
     let detail = "is not allowed with DELETECOLLECTION, try again after removing the option";
-    ApiError::invalid(GROUP, "DeleteOptions", "", vec![FieldError::invalid(&field, true, detail)])
+    ApiError::invalid(
+        GROUP,
+        "DeleteOptions",
+        "",
+        vec![FieldError::invalid(&field, true, detail)],
+    )
 }

@@ -57,7 +57,10 @@ impl Verb {
 
     /// Whether the request may change something.
     pub(crate) fn is_mutating(self) -> bool {
-        matches!(self, Self::Create | Self::Update | Self::Patch | Self::Delete | Self::DeleteCollection)
+        matches!(
+            self,
+            Self::Create | Self::Update | Self::Patch | Self::Delete | Self::DeleteCollection
+        )
     }
 }
 
@@ -102,7 +105,11 @@ pub(crate) fn classify(method: &Method, path: &str, query: &Query) -> Result<Req
     let mut segments = Vec::new();
     for segment in path.trim_matches('/').split('/') {
         let decoded = percent_decode_str(segment).decode_utf8();
-        segments.push(decoded.map_err(|_| BadPath(format!("the path {path:?} is not UTF-8")))?.into_owned());
+        segments.push(
+            decoded
+                .map_err(|_| BadPath(format!("the path {path:?} is not UTF-8")))?
+                .into_owned(),
+        );
     }
     let mut segments = segments.into_iter();
     let (group, version) = match (segments.next().as_deref(), segments.len()) {
@@ -123,20 +130,25 @@ pub(crate) fn classify(method: &Method, path: &str, query: &Query) -> Result<Req
     if rest.first().is_some_and(|first| first == "watch") {
         rest.remove(0);
         if rest.is_empty() {
-            return Err(BadPath(format!("unable to determine kind and namespace from url, {path}")));
+            return Err(BadPath(format!(
+                "unable to determine kind and namespace from url, {path}"
+            )));
         }
         if verb == Verb::Get {
             verb = Verb::Watch;
         }
     }
     let mut namespace = String::new();
-    if rest.first().is_some_and(|first| first == "namespaces") {
-        if let Some(name) = rest.get(1) {
-            namespace.clone_from(name);
-            // `status` and `finalize` belong to the namespace itself; anything else lies inside of it.
-            if rest.get(2).is_some_and(|sub| !matches!(sub.as_str(), "status" | "finalize")) {
-                rest.drain(..2);
-            }
+    if rest.first().is_some_and(|first| first == "namespaces")
+        && let Some(name) = rest.get(1)
+    {
+        namespace.clone_from(name);
+        // `status` and `finalize` belong to the namespace itself; anything else lies inside of it.
+        if rest
+            .get(2)
+            .is_some_and(|sub| !matches!(sub.as_str(), "status" | "finalize"))
+        {
+            rest.drain(..2);
         }
     }
     let mut parts = rest.into_iter();
@@ -150,7 +162,16 @@ pub(crate) fn classify(method: &Method, path: &str, query: &Query) -> Result<Req
         Verb::Delete if name.is_empty() => Verb::DeleteCollection,
         other => other,
     };
-    Ok(RequestInfo::Resource(ResourcePath { verb, group, version, namespace, resource, name, subresource, rest }))
+    Ok(RequestInfo::Resource(ResourcePath {
+        verb,
+        group,
+        version,
+        namespace,
+        resource,
+        name,
+        subresource,
+        rest,
+    }))
 }
 
 #[cfg(test)]
@@ -186,17 +207,57 @@ mod tests {
         check("GET", "/api/v1/", None);
         check("GET", "/apis/apps/v1", None);
         check("GET", "/api/v1/pods", Some(["list", "", "v1", "", "pods", "", ""]));
-        check("GET", "/api/v1/pods?watch", Some(["watch", "", "v1", "", "pods", "", ""]));
-        check("GET", "/api/v1/pods?watch=False", Some(["list", "", "v1", "", "pods", "", ""]));
-        check("HEAD", "/api/v1/namespaces/ns/pods/a", Some(["get", "", "v1", "ns", "pods", "a", ""]));
-        check("POST", "/api/v1/namespaces/ns/pods", Some(["create", "", "v1", "ns", "pods", "", ""]));
-        check("PUT", "/apis/apps/v1/namespaces/ns/deployments/a/status", Some(["update", "apps", "v1", "ns", "deployments", "a", "status"]));
-        check("DELETE", "/api/v1/namespaces/ns/pods", Some(["deletecollection", "", "v1", "ns", "pods", "", ""]));
-        check("GET", "/api/v1/namespaces/ns", Some(["get", "", "v1", "ns", "namespaces", "ns", ""]));
-        check("PUT", "/api/v1/namespaces/ns/finalize", Some(["update", "", "v1", "ns", "namespaces", "ns", "finalize"]));
-        check("GET", "/api/v1/watch/namespaces/ns/pods", Some(["watch", "", "v1", "ns", "pods", "", ""]));
+        check(
+            "GET",
+            "/api/v1/pods?watch",
+            Some(["watch", "", "v1", "", "pods", "", ""]),
+        );
+        check(
+            "GET",
+            "/api/v1/pods?watch=False",
+            Some(["list", "", "v1", "", "pods", "", ""]),
+        );
+        check(
+            "HEAD",
+            "/api/v1/namespaces/ns/pods/a",
+            Some(["get", "", "v1", "ns", "pods", "a", ""]),
+        );
+        check(
+            "POST",
+            "/api/v1/namespaces/ns/pods",
+            Some(["create", "", "v1", "ns", "pods", "", ""]),
+        );
+        check(
+            "PUT",
+            "/apis/apps/v1/namespaces/ns/deployments/a/status",
+            Some(["update", "apps", "v1", "ns", "deployments", "a", "status"]),
+        );
+        check(
+            "DELETE",
+            "/api/v1/namespaces/ns/pods",
+            Some(["deletecollection", "", "v1", "ns", "pods", "", ""]),
+        );
+        check(
+            "GET",
+            "/api/v1/namespaces/ns",
+            Some(["get", "", "v1", "ns", "namespaces", "ns", ""]),
+        );
+        check(
+            "PUT",
+            "/api/v1/namespaces/ns/finalize",
+            Some(["update", "", "v1", "ns", "namespaces", "ns", "finalize"]),
+        );
+        check(
+            "GET",
+            "/api/v1/watch/namespaces/ns/pods",
+            Some(["watch", "", "v1", "ns", "pods", "", ""]),
+        );
         check("OPTIONS", "/api/v1/pods", Some(["", "", "v1", "", "pods", "", ""]));
-        check("GET", "/api/v1/namespaces/a%3Ab/pods", Some(["list", "", "v1", "a:b", "pods", "", ""]));
+        check(
+            "GET",
+            "/api/v1/namespaces/a%3Ab/pods",
+            Some(["list", "", "v1", "a:b", "pods", "", ""]),
+        );
         assert!(classify(&Method::GET, "/api/v1/watch/", &Query::parse("")).is_err());
     }
 }

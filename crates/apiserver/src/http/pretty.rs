@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn indents_without_touching_strings_or_order() {
         let compact = br#"{"b":[1,{"a":"x,{}:\"y"}],"a":{},"c":[]}"#;
-        let want = "{\n  \"b\": [\n    1,\n    {\n      \"a\": \"x,{}:\\\"y\"\n    }\n  ],\n  \"a\": {},\n  \"c\": []\n}";
+        let want =
+            "{\n  \"b\": [\n    1,\n    {\n      \"a\": \"x,{}:\\\"y\"\n    }\n  ],\n  \"a\": {},\n  \"c\": []\n}";
         assert_eq!(String::from_utf8(indent(compact)).unwrap(), want);
     }
 }

@@ -22,7 +22,10 @@ impl Query {
 
     /// The first value of a parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The first value of a parameter, or the empty string.
@@ -32,7 +35,11 @@ impl Query {
 
     /// All values of a parameter.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        self.0.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_str()).collect()
+        self.0
+            .iter()
+            .filter(|(own, _)| own == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     /// Whether a parameter is there at all.
@@ -48,7 +55,8 @@ impl Query {
 
     /// A boolean that may be unset (`apiserver-http/QRY-03`).
     pub(crate) fn optional_flag(&self, name: &str) -> Option<bool> {
-        self.get(name).map(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+        self.get(name)
+            .map(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// A strict integer (`apiserver-http/QRY-01`); the error is Go's text.
@@ -75,9 +83,13 @@ pub(crate) fn go_duration(text: &str) -> Option<std::time::Duration> {
         return None;
     }
     while !rest.is_empty() {
-        let digits = rest.find(|char: char| !char.is_ascii_digit() && char != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|char: char| !char.is_ascii_digit() && char != '.')
+            .unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
-        let unit = tail.find(|char: char| char.is_ascii_digit() || char == '.').unwrap_or(tail.len());
+        let unit = tail
+            .find(|char: char| char.is_ascii_digit() || char == '.')
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit);
         let scale = match unit {
             "ns" => 1e-9,
@@ -109,7 +121,10 @@ mod tests {
         assert_eq!(query.get("a"), Some("1"));
         assert_eq!(query.all("a"), ["1", "2"]);
         assert_eq!(query.integer("m"), Ok(Some(7)));
-        assert_eq!(query.integer("n"), Err("strconv.ParseInt: parsing \"x\": invalid syntax".into()));
+        assert_eq!(
+            query.integer("n"),
+            Err("strconv.ParseInt: parsing \"x\": invalid syntax".into())
+        );
         assert_eq!(query.text("s"), "a,b c");
     }
 

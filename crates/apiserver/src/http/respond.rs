@@ -51,16 +51,31 @@ pub(crate) fn error(error: &ApiError, headers: &HeaderMap, query: &Query) -> Res
     let representation = negotiate::negotiate(headers, query, &Offer::PLAIN, false);
     let mut response = match representation {
         Ok(representation) => document(code, &json, representation, headers),
-        Err(_) => document(code, &json, Representation { pretty: true, ..Representation::JSON }, headers),
+        Err(_) => document(
+            code,
+            &json,
+            Representation {
+                pretty: true,
+                ..Representation::JSON
+            },
+            headers,
+        ),
     };
     if let Some(seconds) = error.retry_after_seconds() {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
 /// Writes a finished JSON document in a format other than protobuf.
-pub(crate) fn document(code: StatusCode, json: &Bytes, representation: Representation, headers: &HeaderMap) -> Response<Body> {
+pub(crate) fn document(
+    code: StatusCode,
+    json: &Bytes,
+    representation: Representation,
+    headers: &HeaderMap,
+) -> Response<Body> {
     match representation.format {
         Format::Json if representation.pretty => sized(code, Format::Json, pretty::indent(json).into(), headers),
         Format::Json | Format::Protobuf => {
@@ -80,20 +95,23 @@ pub(crate) fn document(code: StatusCode, json: &Bytes, representation: Represent
 
 pub(crate) fn yaml(json: &[u8]) -> Result<Vec<u8>, ApiError> {
     let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
-    serde_saphyr::to_string(&value).map(String::into_bytes).map_err(ApiError::internal)
+    serde_saphyr::to_string(&value)
+        .map(String::into_bytes)
+        .map_err(ApiError::internal)
 }
 
 /// A body of known size, compressed where that pays.
 pub(crate) fn sized(code: StatusCode, format: Format, bytes: Bytes, headers: &HeaderMap) -> Response<Body> {
     if bytes.len() > GZIP_FROM && negotiate::accepts_gzip(headers) {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::fast());
+        let mut encoder =
+            flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::fast());
         // Writing into a vector does not fail; should it, the plain body is as good.
-        if encoder.write_all(&bytes).is_ok() {
-            if let Ok(compressed) = encoder.finish() {
-                let mut response = plain(code, format.media_type(), body::full(compressed));
-                gzip_headers(response.headers_mut());
-                return response;
-            }
+        if encoder.write_all(&bytes).is_ok()
+            && let Ok(compressed) = encoder.finish()
+        {
+            let mut response = plain(code, format.media_type(), body::full(compressed));
+            gzip_headers(response.headers_mut());
+            return response;
         }
     }
     plain(code, format.media_type(), body::full(bytes))
@@ -107,14 +125,18 @@ pub(crate) fn gzip_headers(headers: &mut HeaderMap) {
 /// An answer with a content type.
 pub(crate) fn plain(code: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = plain_status(code, body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 /// An answer in plain text.
 pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = plain(code, "text/plain; charset=utf-8", body::full(text.into()));
-    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -135,9 +157,9 @@ pub(crate) fn object(
     let json = match representation.shape {
         Shape::Plain if representation.format == Format::Protobuf => {
             let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
-            let bytes = model
-                .protobuf(&value)
-                .ok_or_else(|| ApiError::not_acceptable("object does not implement the protobuf marshalling interface"))?;
+            let bytes = model.protobuf(&value).ok_or_else(|| {
+                ApiError::not_acceptable("object does not implement the protobuf marshalling interface")
+            })?;
             return Ok(sized(code, Format::Protobuf, bytes.into(), asked.headers));
         }
         Shape::Plain => json.clone(),

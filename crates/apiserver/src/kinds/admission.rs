@@ -41,9 +41,17 @@ impl Admission for NamespaceLifecycle {
         let namespaces = ctx.group.is_empty() && ctx.resource == "namespaces";
         match (review.operation, &ctx.namespace) {
             (Operation::Delete, _) if namespaces && ctx.subresource.is_none() => {
-                let name = review.old.and_then(Entry::attributes).map_or("", |attributes| &attributes.name);
+                let name = review
+                    .old
+                    .and_then(Entry::attributes)
+                    .map_or("", |attributes| &attributes.name);
                 if IMMORTAL.contains(&name) {
-                    return Err(ApiError::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+                    return Err(ApiError::forbidden(
+                        "",
+                        "namespaces",
+                        name,
+                        "this namespace may not be deleted",
+                    ));
                 }
                 Ok(())
             }
@@ -55,10 +63,12 @@ impl Admission for NamespaceLifecycle {
                 if !terminating {
                     return Ok(());
                 }
-                let name = review.object.and_then(|object| object.pointer("/metadata/name")).and_then(Value::as_str);
-                let text = format!(
-                    "unable to create new content in namespace {namespace} because it is being terminated"
-                );
+                let name = review
+                    .object
+                    .and_then(|object| object.pointer("/metadata/name"))
+                    .and_then(Value::as_str);
+                let text =
+                    format!("unable to create new content in namespace {namespace} because it is being terminated");
                 let cause = StatusCause::new(
                     "NamespaceTerminating",
                     format!("namespace {namespace} is being terminated"),

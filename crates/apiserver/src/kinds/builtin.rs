@@ -30,12 +30,20 @@ impl Builtin {
     /// The kind of a resource; `fields` are what it can be selected by beside name and namespace.
     pub(crate) fn new(entry: &'static ResourceEntry, fields: Vec<String>) -> Self {
         let gvk = GroupVersionKind::new(&*entry.group, &*entry.version, &*entry.kind);
-        Self { gvk, printer: TablePrinter::builtin(entry), fields }
+        Self {
+            gvk,
+            printer: TablePrinter::builtin(entry),
+            fields,
+        }
     }
 
     /// A kind that is no resource of its own, such as a Scale.
     pub(crate) fn of_type(group: &str, version: &str, kind: &str) -> Self {
-        Self { gvk: GroupVersionKind::new(group, version, kind), printer: TablePrinter::default(), fields: Vec::new() }
+        Self {
+            gvk: GroupVersionKind::new(group, version, kind),
+            printer: TablePrinter::default(),
+            fields: Vec::new(),
+        }
     }
 
     fn gvk(&self) -> Gvk<'_> {
@@ -51,7 +59,9 @@ impl Builtin {
 
 impl fmt::Debug for Builtin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builtin").field("gvk", &self.gvk).finish_non_exhaustive()
+        f.debug_struct("Builtin")
+            .field("gvk", &self.gvk)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,7 +119,9 @@ impl Model for Builtin {
     fn strategic_merge(&self, current: &Value, patch: &Value) -> Option<Result<Value, ApiError>> {
         let registry = TypeRegistry::builtin();
         let of = registry.by_gvk(self.gvk())?;
-        let Value::Object(patch) = patch else { return Some(Ok(current.clone())) };
+        let Value::Object(patch) = patch else {
+            return Some(Ok(current.clone()));
+        };
         Some(merge::strategic(registry, of, current.clone(), patch).map_err(patch_error))
     }
 

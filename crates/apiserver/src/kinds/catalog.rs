@@ -114,7 +114,10 @@ impl Catalog {
     /// Whether every kind can be served.
     pub(crate) fn ready(&self) -> Result<(), String> {
         for served in self.0.iter().filter(|served| served.subresource.is_none()) {
-            served.resource.ready().map_err(|error| format!("{}: {}", served.path(), error.cause))?;
+            served
+                .resource
+                .ready()
+                .map_err(|error| format!("{}: {}", served.path(), error.cause))?;
         }
         Ok(())
     }

@@ -34,7 +34,13 @@ impl Custom {
         let stored = version.storage;
         // A column whose path is not understood leaves the name alone, as upstream does.
         let printer = TablePrinter::custom(&version).unwrap_or_default();
-        Self { kind, version, api_version, stored, printer }
+        Self {
+            kind,
+            version,
+            api_version,
+            stored,
+            printer,
+        }
     }
 
     fn decode_json(&self, body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
@@ -46,7 +52,10 @@ impl Custom {
 
 impl fmt::Debug for Custom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Custom").field("name", &self.kind.name).field("version", &self.version.name).finish_non_exhaustive()
+        f.debug_struct("Custom")
+            .field("name", &self.kind.name)
+            .field("version", &self.version.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,7 +71,9 @@ impl Model for Custom {
                 ));
             }
         };
-        let warnings = judge(findings, validation, |findings| ApiError::bad_request(strict_text(findings)))?;
+        let warnings = judge(findings, validation, |findings| {
+            ApiError::bad_request(strict_text(findings))
+        })?;
         Ok(Decoded { object, warnings })
     }
 
@@ -76,7 +87,10 @@ impl Model for Custom {
             .map_err(|error| bad_patch(&patched, &error.to_string()))?;
         let all = findings.iter().cloned().chain(decoded.findings).collect();
         let warnings = judge(all, validation, |findings| bad_patch(&patched, &strict_text(findings)))?;
-        Ok(Decoded { object: decoded.value, warnings })
+        Ok(Decoded {
+            object: decoded.value,
+            warnings,
+        })
     }
 
     fn apply_defaults(&self, object: &mut Value) {
@@ -92,7 +106,11 @@ impl Model for Custom {
     }
 
     fn served(&self, stored: &Bytes) -> Result<Bytes, ApiError> {
-        if self.stored { Ok(stored.clone()) } else { with_api_version(stored, &self.api_version) }
+        if self.stored {
+            Ok(stored.clone())
+        } else {
+            with_api_version(stored, &self.api_version)
+        }
     }
 
     fn protobuf(&self, _: &Value) -> Option<Vec<u8>> {

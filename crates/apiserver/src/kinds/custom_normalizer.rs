@@ -24,7 +24,12 @@ impl CustomNormalizer {
     /// For objects of this kind in its storage version. `generation` tells schemas of the kind apart.
     pub(crate) fn new(kind: Arc<CustomKind>, version: CustomVersion, generation: u64) -> Self {
         let api_version = format!("{}/{}", kind.group, version.name);
-        Self { kind, version, api_version, generation }
+        Self {
+            kind,
+            version,
+            api_version,
+            generation,
+        }
     }
 
     /// Makes sure that this is an object of the kind in one of its versions, and brings it to the storage version.
@@ -36,19 +41,26 @@ impl CustomNormalizer {
         });
         if !known || kind != self.kind.names.kind {
             let expected = format!("{} {}", self.api_version, self.kind.names.kind);
-            return Err(Malformed(format!("expected {expected}, found kind {kind:?} of apiVersion {api_version:?}")));
+            return Err(Malformed(format!(
+                "expected {expected}, found kind {kind:?} of apiVersion {api_version:?}"
+            )));
         }
-        if api_version != self.api_version {
-            if let Some(fields) = object.as_object_mut() {
-                fields.insert("apiVersion".into(), self.api_version.clone().into());
-            }
+        if api_version != self.api_version
+            && let Some(fields) = object.as_object_mut()
+        {
+            fields.insert("apiVersion".into(), self.api_version.clone().into());
         }
         Ok(())
     }
 }
 
 impl Normalizer for CustomNormalizer {
-    fn normalize(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Result<Normalized, Malformed> {
+    fn normalize(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+    ) -> Result<Normalized, Malformed> {
         let media_type = MediaType::detect(stored);
         let mut object = codec::decode_value(stored, media_type)?;
         self.check(&mut object)?;

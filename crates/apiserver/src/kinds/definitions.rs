@@ -97,7 +97,12 @@ impl Definitions {
         };
         match CustomKind::parse(&definition) {
             Ok(kind) => {
-                install::custom(&self.factory, &self.catalogs, kind, GENERATION.fetch_add(1, Ordering::Relaxed));
+                install::custom(
+                    &self.factory,
+                    &self.catalogs,
+                    kind,
+                    GENERATION.fetch_add(1, Ordering::Relaxed),
+                );
             }
             Err(faults) => {
                 let faults = apiserver_registry::aggregate(&faults);
@@ -107,7 +112,10 @@ impl Definitions {
     }
 
     fn unmount(&self, entry: &Entry) {
-        if let Some((plural, group)) = entry.attributes().and_then(|attributes| attributes.name.split_once('.')) {
+        if let Some((plural, group)) = entry
+            .attributes()
+            .and_then(|attributes| attributes.name.split_once('.'))
+        {
             install::remove(&self.catalogs, group, plural);
         }
     }
@@ -115,11 +123,17 @@ impl Definitions {
     /// Stores the definitions of a file or a directory; what is stored already is brought up to date.
     pub(crate) async fn store_files(&self, path: &Path) -> Result<(), String> {
         for file in files(path)? {
-            let text = std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
             for definition in manifests(&text).map_err(|error| format!("{}: {error}", file.display()))? {
-                let name = definition.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-                CustomKind::parse(&definition)
-                    .map_err(|faults| format!("{}: {name}: {}", file.display(), apiserver_registry::aggregate(&faults)))?;
+                let name = definition
+                    .pointer("/metadata/name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned();
+                CustomKind::parse(&definition).map_err(|faults| {
+                    format!("{}: {name}: {}", file.display(), apiserver_registry::aggregate(&faults))
+                })?;
                 self.store(&name, definition)
                     .await
                     .map_err(|error| format!("{}: {name}: {}", file.display(), error.message()))?;
@@ -130,12 +144,19 @@ impl Definitions {
 
     async fn store(&self, name: &str, definition: Value) -> Result<(), ApiError> {
         let context = self.context();
-        match self.resource.create(&context, definition.clone(), CreateOptions::default()).await {
+        match self
+            .resource
+            .create(&context, definition.clone(), CreateOptions::default())
+            .await
+        {
             Err(error) if error.is_already_exists() => {}
             other => return other.map(drop),
         }
         let mut recipe = WithSpec(definition.get("spec").cloned().unwrap_or_default());
-        self.resource.update(&context, name, &mut recipe, UpdateOptions::default()).await.map(drop)
+        self.resource
+            .update(&context, name, &mut recipe, UpdateOptions::default())
+            .await
+            .map(drop)
     }
 }
 
@@ -161,8 +182,13 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut files = Vec::new();
     for entry in entries {
-        let file = entry.map_err(|error| format!("cannot read {}: {error}", path.display()))?.path();
-        if file.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known)) {
+        let file = entry
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?
+            .path();
+        if file
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+        {
             files.push(file);
         }
     }
@@ -174,14 +200,23 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
 fn manifests(text: &str) -> Result<Vec<Value>, String> {
     let mut all = Vec::new();
     for document in text.split("\n---").map(|part| part.trim_start_matches("---")) {
-        if document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        if document
+            .lines()
+            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+        {
             continue;
         }
         let value: Value = serde_saphyr::from_str(document).map_err(|error| error.to_string())?;
         match value.get("kind").and_then(Value::as_str) {
             Some("CustomResourceDefinition") => all.push(value),
             Some("List") => {
-                all.extend(value.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
+                all.extend(
+                    value
+                        .get("items")
+                        .and_then(Value::as_array)
+                        .cloned()
+                        .unwrap_or_default(),
+                );
             }
             other => return Err(format!("expected a CustomResourceDefinition, found kind {other:?}")),
         }
@@ -191,9 +226,7 @@ fn manifests(text: &str) -> Result<Vec<Value>, String> {
 
 /// The status of a definition that is served.
 pub(crate) fn accepted_status(definition: &Value, now: &str) -> Value {
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({ "type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message })
-    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message });
     let stored: Vec<_> = definition
         .pointer("/spec/versions")
         .and_then(Value::as_array)

@@ -13,6 +13,7 @@ use apiserver_resources::types::{ResourceEntry, TypeRegistry};
 use apiserver_storage_api::{GroupVersionKind, Index, ResourceInfo, ResourcePrefix, ResourceScope, SelectableField};
 use apiserver_storagebackend::Factory;
 
+use crate::kinds::binding::Binding;
 use crate::kinds::builtin::Builtin;
 use crate::kinds::catalog::{self, Catalog, Catalogs};
 use crate::kinds::custom::Custom;
@@ -20,7 +21,7 @@ use crate::kinds::custom_normalizer::CustomNormalizer;
 use crate::kinds::model::{Model, ModelHandle};
 use crate::kinds::scale::{Scale, ScalePaths};
 use crate::kinds::strategies::{
-    BuiltinStrategy, CustomStatusStrategy, CustomStrategy, FinalizeStrategy, StatusStrategy,
+    BindingStrategy, BuiltinStrategy, CustomStatusStrategy, CustomStrategy, FinalizeStrategy, StatusStrategy,
 };
 
 /// The built-in kinds that are served, by group, version and resource.
@@ -58,7 +59,11 @@ fn builtin_kind(factory: &Factory, entry: &'static ResourceEntry) -> Vec<ServedR
     if entry.group.is_empty() && entry.resource == "pods" {
         info = info.with_indexes(vec![Index::Field("spec.nodeName".into())]);
     }
-    let fields = info.selectable_fields().iter().map(|field| field.label.to_string()).collect();
+    let fields = info
+        .selectable_fields()
+        .iter()
+        .map(|field| field.label.to_string())
+        .collect();
     let storage = factory.storage_for(&info);
     let strategy = BuiltinStrategy::new(entry);
     let store = Store::<Value>::new(storage, strategy.clone());
@@ -71,16 +76,23 @@ fn builtin_kind(factory: &Factory, entry: &'static ResourceEntry) -> Vec<ServedR
     for sub in &entry.subresources {
         let front: Option<(Arc<dyn Resource>, Option<&'static str>)> = match sub.name.as_str() {
             "status" => Some((Arc::new(store.status(StatusStrategy(strategy.clone()))), None)),
-            "finalize" => Some((Arc::new(store.subresource("finalize", FinalizeStrategy(strategy.clone()))), None)),
+            "finalize" => Some((
+                Arc::new(store.subresource("finalize", FinalizeStrategy(strategy.clone()))),
+                None,
+            )),
             "scale" => {
                 let parent: Arc<dyn Resource> = Arc::new(store.clone());
-                Some((Arc::new(Scale::new(parent, ScalePaths::workload())), Some("scales")))
+                Some((Arc::new(Scale::new(parent, ScalePaths::workload())), Some("Scale")))
+            }
+            "binding" => {
+                let pods: Arc<dyn Resource> = Arc::new(store.subresource("binding", BindingStrategy(strategy.clone())));
+                Some((Arc::new(Binding::new(pods)), Some("Binding")))
             }
             // Streams, proxies, evictions and tokens are no storage.
             _ => None,
         };
         if let Some((front, kind)) = front {
-            all.push(subresource(&main, &sub.name, front, kind.is_some()));
+            all.push(subresource(&main, &sub.name, front, kind));
         }
     }
     all.push(main);
@@ -93,12 +105,13 @@ fn served(resource: Arc<dyn Resource>, model: &Arc<dyn Model>) -> ServedResource
     served
 }
 
-/// A subresource beside its parent; a Scale speaks a kind of its own.
-fn subresource(main: &ServedResource, name: &str, front: Arc<dyn Resource>, scale: bool) -> ServedResource {
+/// A subresource beside its parent; some speak a kind of their own.
+fn subresource(main: &ServedResource, name: &str, front: Arc<dyn Resource>, kind: Option<&str>) -> ServedResource {
     let mut sub = main.with_subresource(name, front);
-    if scale {
-        sub.kind_override = Some(GroupVersionKind::new("autoscaling", "v1", "Scale"));
-        let model: Arc<dyn Model> = Arc::new(Builtin::of_type("autoscaling", "v1", "Scale"));
+    if let Some(kind) = kind {
+        let group = if kind == "Scale" { "autoscaling" } else { "" };
+        sub.kind_override = Some(GroupVersionKind::new(group, "v1", kind));
+        let model: Arc<dyn Model> = Arc::new(Builtin::of_type(group, "v1", kind));
         sub.handle = Some(Arc::new(ModelHandle(model)));
     }
     sub
@@ -152,12 +165,12 @@ pub(crate) fn custom(factory: &Factory, catalogs: &Catalogs, kind: CustomKind, g
         main.storage_version_hash = Some(storage_version_hash(&kind.group, &stored.name, &kind.names.kind));
         if version.status {
             let front = store.status(CustomStatusStrategy(strategy));
-            all.push(subresource(&main, "status", Arc::new(front), false));
+            all.push(subresource(&main, "status", Arc::new(front), None));
         }
         if let Some(paths) = &version.scale {
             let parent: Arc<dyn Resource> = Arc::new(store.clone());
             let front = Scale::new(parent, ScalePaths::of_definition(paths));
-            all.push(subresource(&main, "scale", Arc::new(front), true));
+            all.push(subresource(&main, "scale", Arc::new(front), Some("Scale")));
         }
         all.push(main);
     }
@@ -169,9 +182,21 @@ pub(crate) fn custom(factory: &Factory, catalogs: &Catalogs, kind: CustomKind, g
     tracing::info!(name = %kind.name, "custom kind is served");
 }
 
-fn custom_info(kind: &Arc<CustomKind>, stored: &apiserver_resources::crd::CustomVersion, generation: u64) -> ResourceInfo {
-    let scope = if kind.namespaced { ResourceScope::Namespaced } else { ResourceScope::Cluster };
-    let fields = stored.selectable_fields.iter().map(|field| SelectableField::new(field)).collect();
+fn custom_info(
+    kind: &Arc<CustomKind>,
+    stored: &apiserver_resources::crd::CustomVersion,
+    generation: u64,
+) -> ResourceInfo {
+    let scope = if kind.namespaced {
+        ResourceScope::Namespaced
+    } else {
+        ResourceScope::Cluster
+    };
+    let fields = stored
+        .selectable_fields
+        .iter()
+        .map(|field| SelectableField::new(field))
+        .collect();
     let normalizer = CustomNormalizer::new(Arc::clone(kind), stored.clone(), generation);
     let info = ResourceInfo::new(&kind.group, &stored.name, &kind.names.plural, &kind.names.kind, scope)
         .with_selectable_fields(fields)

@@ -9,6 +9,7 @@ mod custom_normalizer;
 pub(crate) mod catalog;
 
 pub(crate) mod admission;
+mod binding;
 pub(crate) mod definitions;
 mod scale;
 mod strategies;

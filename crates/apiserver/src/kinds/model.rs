@@ -40,8 +40,12 @@ pub(crate) trait Model: fmt::Debug + Send + Sync + 'static {
 
     /// Checks the result of a patch: like [`decode`](Self::decode), but the faults are those of a patch (422).
     /// `findings` are those of the patch itself.
-    fn check_patched(&self, patched: Value, validation: FieldValidation, findings: &[String])
-    -> Result<Decoded, ApiError>;
+    fn check_patched(
+        &self,
+        patched: Value,
+        validation: FieldValidation,
+        findings: &[String],
+    ) -> Result<Decoded, ApiError>;
 
     /// Fills in what the kind's version defaults.
     fn apply_defaults(&self, object: &mut Value);

@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use apiserver_registry::{
-    Answer, ApiError, ObjectUpdate, RequestContext, Resource, UpdateOptions, Verbs, Written,
-};
+use apiserver_registry::{Answer, ApiError, ObjectUpdate, RequestContext, Resource, UpdateOptions, Verbs, Written};
 use apiserver_storage_api::{Entry, Normalized, Preconditions, ReadAt, ResourceInfo};
 
 /// Where a kind keeps its numbers: names that lead to the value.
@@ -47,7 +45,12 @@ impl ScalePaths {
     /// The Scale of a decoded object.
     fn scale_of(&self, object: &Value) -> Value {
         let number = |path: &[String]| follow(object, path).and_then(Value::as_i64).unwrap_or_default();
-        let meta = |name: &str| object.pointer(&format!("/metadata/{name}")).cloned().unwrap_or_default();
+        let meta = |name: &str| {
+            object
+                .pointer(&format!("/metadata/{name}"))
+                .cloned()
+                .unwrap_or_default()
+        };
         let mut metadata = Map::new();
         for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
             let value = meta(name);
@@ -61,7 +64,12 @@ impl ScalePaths {
         }
         let mut status = Map::new();
         status.insert("replicas".into(), number(&self.status_replicas).into());
-        if let Some(selector) = self.selector.as_deref().and_then(|path| follow(object, path)).and_then(selector_text) {
+        if let Some(selector) = self
+            .selector
+            .as_deref()
+            .and_then(|path| follow(object, path))
+            .and_then(selector_text)
+        {
             status.insert("selector".into(), selector.into());
         }
         json!({ "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status })
@@ -134,7 +142,12 @@ impl Scale {
         let normalized: Normalized =
             apiserver_storage_api::finish(scale, stored.revision(), &[], record.origin().media_type)
                 .map_err(ApiError::internal)?;
-        Ok(Entry::from_normalized(stored.key().clone(), stored.revision(), normalized, *record.origin()))
+        Ok(Entry::from_normalized(
+            stored.key().clone(),
+            stored.revision(),
+            normalized,
+            *record.origin(),
+        ))
     }
 }
 
@@ -180,19 +193,30 @@ impl ObjectUpdate for Recipe<'_> {
 
     async fn update(&mut self, current: Option<&Entry>) -> Result<Value, ApiError> {
         let info = self.scale.info();
-        let Some(current) = current else { return Err(ApiError::not_found(info.group(), info.resource(), "")) };
+        let Some(current) = current else {
+            return Err(ApiError::not_found(info.group(), info.resource(), ""));
+        };
         let scale = self.update.update(Some(&self.scale.entry(current)?)).await?;
-        let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
+        let replicas = scale
+            .pointer("/spec/replicas")
+            .and_then(Value::as_i64)
+            .unwrap_or_default();
         if replicas < 0 {
             let path = apiserver_registry::FieldPath::new("spec").child("replicas");
             let fault = apiserver_registry::FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
-            let name = scale.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            let name = scale
+                .pointer("/metadata/name")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             return Err(ApiError::invalid("autoscaling", "Scale", name, vec![fault]));
         }
         let mut object: Value = current.decode().map_err(ApiError::internal)?;
         // The version that the client has seen decides about a conflict, as in any update.
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            match scale.pointer("/metadata/resourceVersion").filter(|version| version.as_str() != Some("")) {
+            match scale
+                .pointer("/metadata/resourceVersion")
+                .filter(|version| version.as_str() != Some(""))
+            {
                 Some(version) => metadata.insert("resourceVersion".into(), version.clone()),
                 None => Some(Value::Null),
             };
@@ -203,7 +227,9 @@ impl ObjectUpdate for Recipe<'_> {
 }
 
 fn put(object: &mut Value, path: &[String], value: Value) {
-    let Some((last, parents)) = path.split_last() else { return };
+    let Some((last, parents)) = path.split_last() else {
+        return;
+    };
     let mut at = object;
     for name in parents {
         let Some(fields) = at.as_object_mut() else { return };

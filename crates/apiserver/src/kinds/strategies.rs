@@ -35,7 +35,11 @@ impl BuiltinStrategy {
         let core = entry.group.is_empty();
         let generation = !core || matches!(&*entry.resource, "pods" | "replicationcontrollers" | "services");
         let generation = generation && has_status && !(core && entry.resource == "services");
-        Self { entry, has_status, generation }
+        Self {
+            entry,
+            has_status,
+            generation,
+        }
     }
 
     fn is(&self, group: &str, resource: &str) -> bool {
@@ -52,24 +56,24 @@ impl BuiltinStrategy {
         if self.is("apiextensions.k8s.io", "customresourcedefinitions") {
             return CustomKind::parse(&whole(new)).err().unwrap_or_default();
         }
-        let _ = old;
-        Vec::new()
-    }
-}
-
-/// The rules that hold for a name.
-pub(crate) fn name_rule(group: &str, resource: &str) -> NameRule {
-    match (group, resource) {
-        ("", "services") => NameRule::Label1035,
-        ("", "namespaces") => NameRule::Label,
-        ("rbac.authorization.k8s.io", _) => NameRule::PathSegment,
-        _ => NameRule::Subdomain,
+        let ResourceEntry {
+            group,
+            kind,
+            namespaced,
+            ..
+        } = self.entry;
+        match &old {
+            None => validation::validate_create(group, kind, *namespaced, &whole(new)),
+            Some(old) => validation::validate_update(group, kind, *namespaced, &whole(new), old),
+        }
     }
 }
 
 impl Strategy<Value> for BuiltinStrategy {
     fn prepare_for_create(&self, ctx: &RequestContext, new: &mut Draft<Value>) {
-        let Some(object) = new.object.as_object_mut() else { return };
+        let Some(object) = new.object.as_object_mut() else {
+            return;
+        };
         // Kubelets announce themselves with their status.
         if self.has_status && !self.is("", "nodes") {
             object.remove("status");
@@ -80,17 +84,22 @@ impl Strategy<Value> for BuiltinStrategy {
         if self.is("", "pods") {
             let class = qos_class(object.get("spec").unwrap_or(&Value::Null));
             object.insert("status".into(), json!({ "phase": "Pending", "qosClass": class }));
+            if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+                admit_pod(spec);
+            }
         } else if self.is("", "namespaces") {
             object.insert("status".into(), json!({ "phase": "Active" }));
             let spec = object.entry("spec").or_insert_with(|| json!({}));
-            let finalizers = spec.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+            let finalizers = spec
+                .get("finalizers")
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
             if !finalizers.iter().any(|finalizer| finalizer == KUBERNETES) {
                 let all: Vec<_> = finalizers.into_iter().chain([KUBERNETES.into()]).collect();
                 *spec = json!({ "finalizers": all });
             }
-        } else if self.is("", "persistentvolumeclaims") {
-            object.insert("status".into(), json!({ "phase": "Pending" }));
-        } else if self.is("", "persistentvolumes") {
+        } else if self.is("", "persistentvolumeclaims") || self.is("", "persistentvolumes") {
             object.insert("status".into(), json!({ "phase": "Pending" }));
         } else if self.is("apiextensions.k8s.io", "customresourcedefinitions") {
             let status = accepted_status(&new.object, &ctx.now().to_string());
@@ -134,12 +143,15 @@ impl Strategy<Value> for BuiltinStrategy {
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        name_rule(&self.entry.group, &self.entry.resource).check(name, prefix)
+        validation::name_rule(&self.entry.group, &self.entry.kind).check(name, prefix)
     }
 
     fn allow_create_on_update(&self, _: &RequestContext) -> bool {
         self.entry.group.is_empty()
-            && matches!(&*self.entry.resource, "services" | "events" | "limitranges" | "endpoints")
+            && matches!(
+                &*self.entry.resource,
+                "services" | "events" | "limitranges" | "endpoints"
+            )
             || self.entry.group == "coordination.k8s.io"
     }
 
@@ -156,7 +168,10 @@ impl Strategy<Value> for BuiltinStrategy {
         if unscheduled || ended {
             return Some(0);
         }
-        let own = object.object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+        let own = object
+            .object
+            .pointer("/spec/terminationGracePeriodSeconds")
+            .and_then(Value::as_i64);
         Some(requested.or(own).unwrap_or(30))
     }
 
@@ -169,7 +184,10 @@ impl Strategy<Value> for BuiltinStrategy {
     }
 
     fn ttl(&self, _: &RequestContext, _: &Draft<Value>, _: Option<&Draft<Value>>) -> Result<Ttl> {
-        let event = matches!((&*self.entry.group, &*self.entry.resource), ("" | "events.k8s.io", "events"));
+        let event = matches!(
+            (&*self.entry.group, &*self.entry.resource),
+            ("" | "events.k8s.io", "events")
+        );
         Ok(if event { Ttl::After(EVENT_TTL) } else { Ttl::Keep })
     }
 
@@ -238,6 +256,16 @@ impl Strategy<Value> for StatusStrategy {
     }
 }
 
+/// The rules of `/binding` of a pod: the front itself decides what changes.
+#[derive(Debug, Clone)]
+pub(crate) struct BindingStrategy(pub(crate) BuiltinStrategy);
+
+impl Strategy<Value> for BindingStrategy {
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        self.0.validate_name(name, prefix)
+    }
+}
+
 /// The rules of `/finalize` of a namespace: only the finalizers in `spec` change.
 #[derive(Debug, Clone)]
 pub(crate) struct FinalizeStrategy(pub(crate) BuiltinStrategy);
@@ -271,12 +299,10 @@ impl CustomStrategy {
         value
     }
 
-    /// What the schema says about a change. The store looks at metadata by itself.
+    /// What the schema says about a change.
     fn update_faults(&self, new: &Draft<Value>, old: &Draft<Value>, status_only: bool) -> Vec<FieldError> {
         let (new, old) = (Self::whole(new), Self::whole(old));
-        let mut faults = validate_custom_update(&self.kind, &self.version, &new, &old, status_only);
-        faults.retain(|fault| !fault.field.starts_with("metadata"));
-        faults
+        validate_custom_update(&self.kind, &self.version, &new, &old, status_only)
     }
 }
 
@@ -361,7 +387,10 @@ fn without_metadata(object: &Value) -> Map<String, Value> {
 }
 
 fn has_spec_finalizers(object: &Value) -> bool {
-    object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|finalizers| !finalizers.is_empty())
+    object
+        .pointer("/spec/finalizers")
+        .and_then(Value::as_array)
+        .is_some_and(|finalizers| !finalizers.is_empty())
 }
 
 fn text<'a>(object: &'a Value, name: &str) -> &'a str {
@@ -385,6 +414,34 @@ fn set(object: &mut Value, name: &str, value: Option<Value>) {
     };
 }
 
+/// What upstream's default admission plugins set on every pod: how long it stays on a lost node, and its priority.
+///
+/// Upstream: kubernetes plugin/pkg/admission (defaulttolerationseconds, priority).
+fn admit_pod(spec: &mut Map<String, Value>) {
+    const SECONDS: i64 = 300;
+    let mut tolerations = spec
+        .get("tolerations")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let tolerated = tolerations.iter().any(|own| {
+            let (own_key, effect) = (text(own, "key"), text(own, "effect"));
+            (own_key == key || own_key.is_empty()) && matches!(effect, "NoExecute" | "")
+        });
+        if !tolerated {
+            let toleration = json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS,
+            });
+            tolerations.push(toleration);
+        }
+    }
+    spec.insert("tolerations".into(), tolerations.into());
+    spec.entry("priority").or_insert_with(|| 0.into());
+    spec.entry("preemptionPolicy")
+        .or_insert_with(|| "PreemptLowerPriority".into());
+}
+
 /// How a pod's resources are guaranteed. Upstream: pkg/apis/core/v1/helper/qos (qos.go).
 fn qos_class(spec: &Value) -> &'static str {
     let containers = ["containers", "initContainers"]
@@ -394,12 +451,21 @@ fn qos_class(spec: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
     for container in containers {
         let amounts = |which: &str| {
-            let amounts = container.pointer(&format!("/resources/{which}")).and_then(Value::as_object);
-            let amount = |name: &str| amounts.and_then(|amounts| amounts.get(name)).filter(|amount| !is_zero(amount)).cloned();
+            let amounts = container
+                .pointer(&format!("/resources/{which}"))
+                .and_then(Value::as_object);
+            let amount = |name: &str| {
+                amounts
+                    .and_then(|amounts| amounts.get(name))
+                    .filter(|amount| !is_zero(amount))
+                    .cloned()
+            };
             (amount("cpu"), amount("memory"))
         };
         let (requests, limits) = (amounts("requests"), amounts("limits"));
-        any |= [&requests.0, &requests.1, &limits.0, &limits.1].into_iter().any(Option::is_some);
+        any |= [&requests.0, &requests.1, &limits.0, &limits.1]
+            .into_iter()
+            .any(Option::is_some);
         let full = limits.0.is_some() && limits.1.is_some();
         let same = |request: &Option<Value>, limit: &Option<Value>| request.is_none() || request == limit;
         guaranteed &= full && same(&requests.0, &limits.0) && same(&requests.1, &limits.1);
@@ -430,7 +496,10 @@ mod tests {
         assert_eq!(class(json!({ "requests": { "cpu": "0" } })), "BestEffort");
         assert_eq!(class(json!({ "requests": { "cpu": "1" } })), "Burstable");
         assert_eq!(class(json!({ "limits": { "cpu": "1" } })), "Burstable");
-        assert_eq!(class(json!({ "limits": { "cpu": "1", "memory": "1Gi" } })), "Guaranteed");
+        assert_eq!(
+            class(json!({ "limits": { "cpu": "1", "memory": "1Gi" } })),
+            "Guaranteed"
+        );
         let less = json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } });
         assert_eq!(class(less), "Burstable");
     }

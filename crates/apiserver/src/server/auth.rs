@@ -11,6 +11,7 @@ use http::{HeaderMap, header};
 use apiserver_registry::UserInfo;
 
 /// The tokens of a file.
+#[derive(Default)]
 pub(crate) struct Tokens(HashMap<String, UserInfo>);
 
 impl fmt::Debug for Tokens {
@@ -58,9 +59,14 @@ impl Tokens {
             }
             let mut user = UserInfo::named(name.clone());
             user.uid.clone_from(uid);
-            user.groups = rest.first().map_or_else(Vec::new, |groups| groups.split(',').map(str::to_owned).collect());
+            user.groups = rest
+                .first()
+                .map_or_else(Vec::new, |groups| groups.split(',').map(str::to_owned).collect());
             if tokens.insert(token.clone(), user).is_some() {
-                tracing::warn!(line = number + 1, "duplicate token in the token file, the last one wins");
+                tracing::warn!(
+                    line = number + 1,
+                    "duplicate token in the token file, the last one wins"
+                );
             }
         }
         Ok(Self(tokens))
@@ -68,7 +74,10 @@ impl Tokens {
 
     /// Reads the Authorization header (`apiserver-http/AUTN-11`).
     pub(crate) fn identify(&self, headers: &HeaderMap) -> Identity {
-        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let header = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let mut words = header.trim().split(' ');
         match (words.next(), words.next()) {
             (Some(scheme), Some(token)) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => {

@@ -29,9 +29,11 @@ pub(crate) async fn prepare(
 ) -> Result<JoinHandle<()>, StartError> {
     let clock = &config.clock;
     let failed = |message: String| StartError::Bootstrap { message };
-    retry(clock, limit, || async { factory.reachable().await.map_err(|error| chain(&*error)) })
-        .await
-        .map_err(|error| failed(format!("the storage cannot be reached: {error}")))?;
+    retry(clock, limit, || async {
+        factory.reachable().await.map_err(|error| chain(&*error))
+    })
+    .await
+    .map_err(|error| failed(format!("the storage cannot be reached: {error}")))?;
     if let Some(path) = &config.custom_resource_definitions {
         definitions.store_files(path).await.map_err(failed)?;
     }

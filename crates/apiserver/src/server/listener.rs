@@ -60,7 +60,10 @@ pub(crate) async fn serve<H: Handler>(
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 // Out of file descriptors: accepting again at once would spin.
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 continue;
@@ -71,20 +74,21 @@ pub(crate) async fn serve<H: Handler>(
             tracing::debug!(%error, "cannot switch off Nagle's algorithm");
         }
         let (handler, stop, acceptor) = (handler.clone(), stop.clone(), acceptor.clone());
-        let peer = Peer { address, secure: acceptor.is_some() };
+        let peer = Peer {
+            address,
+            secure: acceptor.is_some(),
+        };
         connections.spawn(async move {
             match acceptor {
                 None => connection(stream, handler, peer, stop).await,
-                Some(acceptor) => {
-                    match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection(stream, handler, peer, stop).await,
-                        Ok(Err(error)) => {
-                            metrics::counter!("apiserver_tls_handshake_errors_total").increment(1);
-                            tracing::debug!(%error, peer = %peer.address, "TLS handshake failed");
-                        }
-                        Err(_) => tracing::debug!(peer = %peer.address, "TLS handshake timed out"),
+                Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, handler, peer, stop).await,
+                    Ok(Err(error)) => {
+                        metrics::counter!("apiserver_tls_handshake_errors_total").increment(1);
+                        tracing::debug!(%error, peer = %peer.address, "TLS handshake failed");
                     }
-                }
+                    Err(_) => tracing::debug!(peer = %peer.address, "TLS handshake timed out"),
+                },
             }
         });
     }
@@ -99,7 +103,11 @@ where
     H: Handler,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -62,10 +62,18 @@ impl Server {
     /// [`StartError::Config`] with everything that is wrong; storage and addresses that cannot be opened.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let mut faults = config.faults();
-        let tokens = config.token_auth_file.as_deref().map(Tokens::read).transpose().unwrap_or_else(|message| {
-            faults.push(Fault { field: "--token-auth-file".into(), message });
-            None
-        });
+        let tokens = config
+            .token_auth_file
+            .as_deref()
+            .map(Tokens::read)
+            .transpose()
+            .unwrap_or_else(|message| {
+                faults.push(Fault {
+                    field: "--token-auth-file".into(),
+                    message,
+                });
+                None
+            });
         let tls = tls_config(&config, &mut faults);
         let factory = match Factory::open(config.storage.clone().with_clock(Arc::clone(&config.clock))).await {
             Ok(factory) if faults.is_empty() => factory,
@@ -74,7 +82,10 @@ impl Server {
                 return Err(StartError::Config(faults));
             }
             Err(OpenError::Config(own)) => {
-                faults.extend(own.into_iter().map(|fault| Fault { field: format!("--{}", fault.field), message: fault.message }));
+                faults.extend(own.into_iter().map(|fault| Fault {
+                    field: format!("--{}", fault.field),
+                    message: fault.message,
+                }));
                 return Err(StartError::Config(faults));
             }
             Err(error) => return Err(StartError::Storage(error.into())),
@@ -100,7 +111,8 @@ impl Server {
         let (stopping, draining) = (CancellationToken::new(), CancellationToken::new());
         let started = Arc::new(AtomicBool::new(false));
         let (insecure, secure) = bind(&config.listen).await?;
-        let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let address =
+            |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let mut server = Self {
             insecure: address(&insecure),
             secure: address(&secure),
@@ -110,7 +122,11 @@ impl Server {
             tasks: Vec::new(),
         };
         let health = factory.clone();
-        let public = server.secure.or(server.insecure).map(|address| address.to_string()).unwrap_or_default();
+        let public = server
+            .secure
+            .or(server.insecure)
+            .map(|address| address.to_string())
+            .unwrap_or_default();
         let front = Front::new(Inner {
             catalogs: catalogs.clone(),
             documents: Documents::new(public),
@@ -127,10 +143,24 @@ impl Server {
         // Listening before everything is ready lets probes see why it is not.
         for (listener, tls) in [(insecure, None), (secure, tls)] {
             if let Some(listener) = listener {
-                server.tasks.push(tokio::spawn(listener::serve(listener, tls, front.clone(), draining.clone())));
+                server.tasks.push(tokio::spawn(listener::serve(
+                    listener,
+                    tls,
+                    front.clone(),
+                    draining.clone(),
+                )));
             }
         }
-        let prepared = bootstrap::prepare(&config, &factory, &catalogs, namespaces, definitions, draining, START_TIMEOUT).await;
+        let prepared = bootstrap::prepare(
+            &config,
+            &factory,
+            &catalogs,
+            namespaces,
+            definitions,
+            draining,
+            START_TIMEOUT,
+        )
+        .await;
         match prepared {
             Ok(task) => server.tasks.push(task),
             Err(error) => {
@@ -200,7 +230,9 @@ fn resource(
         .map()
         .get(group, version, plural, None)
         .map(|served| Arc::clone(&served.resource))
-        .ok_or_else(|| StartError::Bootstrap { message: format!("{plural} are not served") })
+        .ok_or_else(|| StartError::Bootstrap {
+            message: format!("{plural} are not served"),
+        })
 }
 
 fn tls_config(config: &ServerConfig, faults: &mut Vec<Fault>) -> Option<Arc<rustls::ServerConfig>> {
@@ -213,7 +245,10 @@ fn tls_config(config: &ServerConfig, faults: &mut Vec<Fault>) -> Option<Arc<rust
                 tls::TlsError::Key { .. } => "--tls-private-key-file",
                 _ => "--tls-cert-file",
             };
-            faults.push(Fault { field: field.into(), message: error.to_string() });
+            faults.push(Fault {
+                field: field.into(),
+                message: error.to_string(),
+            });
             None
         }
     }

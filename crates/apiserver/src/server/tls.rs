@@ -19,15 +19,20 @@ pub(crate) enum TlsError {
 
 /// Reads both files and makes the configuration of the listener. TLS 1.2 or newer.
 pub(crate) fn server_config(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let certificate_error = |message: String| TlsError::Certificate { path: certificate.display().to_string(), message };
+    let certificate_error = |message: String| TlsError::Certificate {
+        path: certificate.display().to_string(),
+        message,
+    };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| certificate_error(error.to_string()))?;
     if chain.is_empty() {
         return Err(certificate_error("no certificate in the file".into()));
     }
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| TlsError::Key { path: key.display().to_string(), message: error.to_string() })?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::Key {
+        path: key.display().to_string(),
+        message: error.to_string(),
+    })?;
     // The provider is named: a process may hold two, and then rustls refuses to guess.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)

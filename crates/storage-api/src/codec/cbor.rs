@@ -10,7 +10,10 @@ use crate::normalizer::Malformed;
 ///
 /// [`Malformed`] with the offset.
 pub fn from_slice(document: &[u8]) -> Result<Value, Malformed> {
-    Err(Malformed(format!("cbor: not supported at offset 0 of {}", document.len())))
+    Err(Malformed(format!(
+        "cbor: not supported at offset 0 of {}",
+        document.len()
+    )))
 }
 
 /// Encodes a value.

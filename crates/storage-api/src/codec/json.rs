@@ -17,7 +17,11 @@ pub fn from_slice(document: &[u8]) -> Result<Value, Malformed> {
             serde_json::error::Category::Eof => "document ends early",
             _ => "syntax error",
         };
-        Malformed(format!("json: {what} at line {} column {}", error.line(), error.column()))
+        Malformed(format!(
+            "json: {what} at line {} column {}",
+            error.line(),
+            error.column()
+        ))
     })
 }
 
@@ -178,7 +182,10 @@ mod tests {
     fn writes_what_go_writes() {
         for (input, want) in [
             (r#"{"b":1,"a":[true,null,""]}"#, r#"{"a":[true,null,""],"b":1}"#),
-            (r#""<a href=\"x\">&\u2028\u2029é\u0001\b\f\n\r\t\\""#, "\"\\u003ca href=\\\"x\\\"\\u003e\\u0026\\u2028\\u2029é\\u0001\\b\\f\\n\\r\\t\\\\\""),
+            (
+                r#""<a href=\"x\">&\u2028\u2029é\u0001\b\f\n\r\t\\""#,
+                "\"\\u003ca href=\\\"x\\\"\\u003e\\u0026\\u2028\\u2029é\\u0001\\b\\f\\n\\r\\t\\\\\"",
+            ),
             ("1e21", "1e+21"),
             ("1e20", "100000000000000000000"),
             ("0.000001", "0.000001"),

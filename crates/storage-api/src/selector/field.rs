@@ -30,10 +30,13 @@ impl FieldSelector {
             if term.is_empty() {
                 continue;
             }
-            let (field, equal, value) = split_operator(term).ok_or_else(|| {
-                SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'"))
-            })?;
-            requirements.push(Requirement { field: field.to_owned(), equal, value: unescape(value)? });
+            let (field, equal, value) = split_operator(term)
+                .ok_or_else(|| SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'")))?;
+            requirements.push(Requirement {
+                field: field.to_owned(),
+                equal,
+                value: unescape(value)?,
+            });
         }
         Ok(Self(requirements))
     }
@@ -41,7 +44,11 @@ impl FieldSelector {
     /// Requires that a field has a value.
     #[must_use]
     pub fn with_equal(mut self, field: &str, value: &str) -> Self {
-        self.0.push(Requirement { field: field.to_owned(), equal: true, value: value.to_owned() });
+        self.0.push(Requirement {
+            field: field.to_owned(),
+            equal: true,
+            value: value.to_owned(),
+        });
         self
     }
 
@@ -60,7 +67,10 @@ impl FieldSelector {
 
     /// The one value that a field must have.
     pub fn requires_exact(&self, field: &str) -> Option<&str> {
-        self.0.iter().find(|own| own.equal && own.field == field).map(|own| own.value.as_str())
+        self.0
+            .iter()
+            .find(|own| own.equal && own.field == field)
+            .map(|own| own.value.as_str())
     }
 
     /// The fields that are asked about, for checking them against what a kind supports.
@@ -107,9 +117,15 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
             '\\' => match chars.next() {
                 Some(escaped @ ('\\' | ',' | '=')) => out.push(escaped),
                 Some(other) => {
-                    return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{other}")));
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence: \\{other}"
+                    )));
                 }
-                None => return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into())),
+                None => {
+                    return Err(SelectorError(
+                        "invalid field selector: invalid escape sequence: \\".into(),
+                    ));
+                }
             },
             ',' | '=' => {
                 return Err(SelectorError(format!(
@@ -141,7 +157,11 @@ mod tests {
     // covers: storage-api/SEL-04, storage-api/SEL-06, storage-api/SEL-07, storage-api/SEL-13
     #[test]
     fn selects_by_the_value_of_fields() {
-        let object = Attributes { name: "a".into(), namespace: "ns".into(), ..Attributes::default() };
+        let object = Attributes {
+            name: "a".into(),
+            namespace: "ns".into(),
+            ..Attributes::default()
+        };
         for (text, want) in [
             ("", true),
             ("metadata.name=a", true),

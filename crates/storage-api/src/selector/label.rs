@@ -38,13 +38,21 @@ impl LabelSelector {
     ///
     /// [`SelectorError`] with upstream's text.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        Parser { tokens: tokens(text), at: 0 }.requirements().map(Self)
+        Parser {
+            tokens: tokens(text),
+            at: 0,
+        }
+        .requirements()
+        .map(Self)
     }
 
     /// Requires that a label has a value.
     #[must_use]
     pub fn with_equal(mut self, key: &str, value: &str) -> Self {
-        self.0.push(Requirement { key: key.to_owned(), operator: Operator::Equals(value.to_owned()) });
+        self.0.push(Requirement {
+            key: key.to_owned(),
+            operator: Operator::Equals(value.to_owned()),
+        });
         self
     }
 
@@ -108,7 +116,9 @@ fn tokens(text: &str) -> Vec<&str> {
         let length = match rest.as_bytes() {
             [b'=', b'=', ..] | [b'!', b'=', ..] => 2,
             [b'=' | b'!' | b'(' | b')' | b',' | b'<' | b'>', ..] => 1,
-            _ => rest.find(['=', '!', '(', ')', ',', '<', '>', ' ', '\t', '\r', '\n']).unwrap_or(rest.len()),
+            _ => rest
+                .find(['=', '!', '(', ')', ',', '<', '>', ' ', '\t', '\r', '\n'])
+                .unwrap_or(rest.len()),
         };
         let (token, tail) = rest.split_at(length);
         out.push(token);
@@ -169,10 +179,18 @@ impl<'a> Parser<'a> {
         check_key(key)?;
         let key = key.to_owned();
         if negated {
-            return Ok(Requirement { key, operator: Operator::DoesNotExist });
+            return Ok(Requirement {
+                key,
+                operator: Operator::DoesNotExist,
+            });
         }
         let operator = match self.peek() {
-            "" | "," => return Ok(Requirement { key, operator: Operator::Exists }),
+            "" | "," => {
+                return Ok(Requirement {
+                    key,
+                    operator: Operator::Exists,
+                });
+            }
             operator => operator,
         };
         self.next();
@@ -206,7 +224,9 @@ impl<'a> Parser<'a> {
     fn number(&mut self, key: &str) -> Result<i64, SelectorError> {
         let value = self.value(key)?;
         value.parse().map_err(|_| {
-            SelectorError(format!("values[0][{key}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"))
+            SelectorError(format!(
+                "values[0][{key}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+            ))
         })
     }
 
@@ -268,7 +288,11 @@ fn is_name(text: &str) -> bool {
 }
 
 fn check_key(key: &str) -> Result<(), SelectorError> {
-    let fault = |rule: &str| SelectorError(format!("unable to parse requirement: <nil>: Invalid value: {key:?}: {rule}"));
+    let fault = |rule: &str| {
+        SelectorError(format!(
+            "unable to parse requirement: <nil>: Invalid value: {key:?}: {rule}"
+        ))
+    };
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
@@ -295,7 +319,9 @@ fn check_key(key: &str) -> Result<(), SelectorError> {
 
 fn check_value(key: &str, value: &str) -> Result<(), SelectorError> {
     let fault = |rule: &str| {
-        SelectorError(format!("unable to parse requirement: values[0][{key}]: Invalid value: {value:?}: {rule}"))
+        SelectorError(format!(
+            "unable to parse requirement: values[0][{key}]: Invalid value: {value:?}: {rule}"
+        ))
     };
     if value.len() > 63 {
         return Err(fault("must be no more than 63 bytes"));
@@ -358,7 +384,9 @@ mod tests {
             assert_eq!(selector.matches(&labels), want, "{text}");
             assert_eq!(LabelSelector::parse(&selector.to_string()), Ok(selector), "{text}");
         }
-        for text in [",", "a,", "a b", "a in b", "a in (", "=x", "!", "a=b=c", "-a", "a=b/c", "a>x", "/a", "A.b/c"] {
+        for text in [
+            ",", "a,", "a b", "a in b", "a in (", "=x", "!", "a=b=c", "-a", "a=b/c", "a>x", "/a", "A.b/c",
+        ] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
         assert_eq!(LabelSelector::parse("a in (x)").unwrap().requires_exact("a"), Some("x"));

@@ -21,7 +21,9 @@ impl SelectionPredicate {
     /// Selects what both selectors select.
     pub fn new(labels: LabelSelector, fields: FieldSelector) -> Self {
         let empty = labels.is_empty() && fields.is_empty();
-        Self { parts: (!empty).then(|| Arc::new(Parts { labels, fields })) }
+        Self {
+            parts: (!empty).then(|| Arc::new(Parts { labels, fields })),
+        }
     }
 
     /// Whether everything is selected. Cheap: asked for every event.

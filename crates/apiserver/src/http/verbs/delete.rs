@@ -20,29 +20,43 @@ pub(crate) async fn delete(call: &Call, body: Incoming) -> Result<Response<Body>
     let explicitly_not_orphaning = options.orphan_dependents == Some(false);
     let deleted = call.resource.delete(&call.context, &call.path.name, options).await?;
     // The one case that upstream tells apart by its code (`apiserver-http/RDEL-06`).
-    let code = if !deleted.is_gone() && explicitly_not_orphaning { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let code = if !deleted.is_gone() && explicitly_not_orphaning {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
     match deleted.body(&*call.resource, &call.path.name)? {
         DeleteBody::Object(answer) => {
             let json = call.model.served(answer.json()?)?;
             respond::object(code, &json, &*call.model, representation, &call.asked())
         }
-        DeleteBody::Status(status) => {
-            Ok(respond::document(code, &status.to_bytes().into(), representation, &call.headers))
-        }
+        DeleteBody::Status(status) => Ok(respond::document(
+            code,
+            &status.to_bytes().into(),
+            representation,
+            &call.headers,
+        )),
     }
 }
 
 pub(crate) async fn delete_collection(call: &Call, body: Incoming) -> Result<Response<Body>, ApiError> {
     let representation = call.negotiate(false)?;
-    let parameters = ListParameters::parse(&call.query, call.query.flag("watch"), None, &|field| call.model.knows_field(field))?;
+    let parameters = ListParameters::parse(&call.query, call.query.flag("watch"), None, &|field| {
+        call.model.knows_field(field)
+    })?;
     let options = read_options(call, body::read(body).await?)?;
     if options.ignore_store_read_error == Some(true) {
         return Err(options::collection_forbids_unsafe());
     }
-    let deleted = call.resource.delete_collection(&call.context, options, parameters.list_options()?).await?;
+    let deleted = call
+        .resource
+        .delete_collection(&call.context, options, parameters.list_options()?)
+        .await?;
     let mut items = Vec::with_capacity(deleted.entries.len());
     for entry in &deleted.entries {
-        let json = entry.json().map_err(|error| from_list_error(error, call.resource.info()))?;
+        let json = entry
+            .json()
+            .map_err(|error| from_list_error(error, call.resource.info()))?;
         items.push(serde_json::from_slice::<Value>(&call.model.served(json)?).map_err(ApiError::internal)?);
     }
     let mut metadata = json!({ "resourceVersion": deleted.revision.to_string() });
@@ -58,16 +72,18 @@ pub(crate) async fn delete_collection(call: &Call, body: Incoming) -> Result<Res
         "metadata": metadata,
         "items": items,
     });
-    Ok(respond::document(StatusCode::OK, &respond::to_bytes(&list), representation, &call.headers))
+    Ok(respond::document(
+        StatusCode::OK,
+        &respond::to_bytes(&list),
+        representation,
+        &call.headers,
+    ))
 }
 
 /// `DeleteOptions` from the body; from the query where the body is empty (`apiserver-http/RDEL-03`).
 fn read_options(call: &Call, body: Bytes) -> Result<DeleteOptions, ApiError> {
     if body.is_empty() {
-        let mut options = options::delete_options_of_query(&call.query)?;
-        // kubectl and controllers always send a body; a bare DELETE still takes the kind's default grace period.
-        options.absent = false;
-        return Ok(options);
+        return options::delete_options_of_query(&call.query);
     }
     let value: Value = match body_format(&call.headers)? {
         BodyFormat::Json => serde_json::from_slice(&body).map_err(|error| undecodable(&error))?,
@@ -95,4 +111,3 @@ fn undecodable(error: &dyn std::fmt::Display) -> ApiError {
         "the object provided is unrecognized (must be of type DeleteOptions): couldn't get version/kind; {error}"
     ))
 }
-

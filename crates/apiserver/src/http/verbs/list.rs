@@ -41,9 +41,13 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
     // The first page is awaited before the head goes out, so that its failure is a proper answer.
     let first = match pages.next().await {
         Some(page) => page.map_err(|error| list_error(&call, error))?,
-        None => Page { end: Some(ListEnd::default()), ..Page::default() },
+        None => Page {
+            end: Some(ListEnd::default()),
+            ..Page::default()
+        },
     };
-    if representation.shape == Shape::Plain && representation.format == Format::Json && !representation.pretty && !paged {
+    if representation.shape == Shape::Plain && representation.format == Format::Json && !representation.pretty && !paged
+    {
         return Ok(stream(call, revision, first, pages));
     }
     let (entries, end) = gather(&call, first, pages).await?;
@@ -54,7 +58,12 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
             .model
             .protobuf(&value)
             .ok_or_else(|| ApiError::not_acceptable("object does not implement the protobuf marshalling interface"))?;
-        return Ok(respond::sized(StatusCode::OK, Format::Protobuf, bytes.into(), &call.headers));
+        return Ok(respond::sized(
+            StatusCode::OK,
+            Format::Protobuf,
+            bytes.into(),
+            &call.headers,
+        ));
     }
     Ok(respond::document(StatusCode::OK, &json, representation, &call.headers))
 }
@@ -108,11 +117,18 @@ fn whole(
                 .iter()
                 .map(|entry| Ok(respond::row(&value_of(entry)?, &*call.model, version, include, now)))
                 .collect::<Result<Vec<_>, ApiError>>()?;
-            Ok(respond::to_bytes(&table::table(version, metadata, Some(call.model.columns()), rows)))
+            Ok(respond::to_bytes(&table::table(
+                version,
+                metadata,
+                Some(call.model.columns()),
+                rows,
+            )))
         }
         Shape::MetadataList(version) | Shape::Metadata(version) => {
             let items = entries.iter().map(value_of).collect::<Result<Vec<_>, ApiError>>()?;
-            Ok(respond::to_bytes(&table::partial_object_metadata_list(metadata, &items, version)))
+            Ok(respond::to_bytes(&table::partial_object_metadata_list(
+                metadata, &items, version,
+            )))
         }
         Shape::Plain => {
             let mut out = head(call, &metadata);
@@ -149,13 +165,26 @@ fn stream(
     pages: BoxStream<'static, Result<Page, StorageError>>,
 ) -> Response<Body> {
     let head = head(&call, &json!({ "resourceVersion": revision.to_string() }));
-    let size: usize = first.entries.iter().filter_map(|entry| entry.json().ok()).map(Bytes::len).sum();
+    let size: usize = first
+        .entries
+        .iter()
+        .filter_map(|entry| entry.json().ok())
+        .map(Bytes::len)
+        .sum();
     let gzip = accepts_gzip(&call.headers) && (first.end.is_none() || size > respond::GZIP_FROM);
     let model = Arc::clone(&call.model);
     let mut response = if gzip {
-        respond::plain(StatusCode::OK, Format::Json.media_type(), body::stream(compress(chunks(model, head, first, pages))))
+        respond::plain(
+            StatusCode::OK,
+            Format::Json.media_type(),
+            body::stream(compress(chunks(model, head, first, pages))),
+        )
     } else {
-        respond::plain(StatusCode::OK, Format::Json.media_type(), body::stream(chunks(model, head, first, pages)))
+        respond::plain(
+            StatusCode::OK,
+            Format::Json.media_type(),
+            body::stream(chunks(model, head, first, pages)),
+        )
     };
     if gzip {
         respond::gzip_headers(response.headers_mut());

@@ -70,12 +70,20 @@ impl Call {
     }
 
     pub(crate) fn asked(&self) -> Asked<'_> {
-        Asked { headers: &self.headers, query: &self.query, now: self.context.clock().now() }
+        Asked {
+            headers: &self.headers,
+            query: &self.query,
+            now: self.context.clock().now(),
+        }
     }
 
     /// The namespace in the path, where the kind has one.
     pub(crate) fn expected_namespace(&self) -> &str {
-        if self.resource.info().is_namespaced() { &self.path.namespace } else { "" }
+        if self.resource.info().is_namespaced() {
+            &self.path.namespace
+        } else {
+            ""
+        }
     }
 }
 

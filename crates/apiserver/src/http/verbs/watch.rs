@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use apiserver_registry::{ApiError, Resource, from_watch_error};
 use apiserver_resources::table::{self, IncludeObject};
 use apiserver_storage_api::time::{Clock, OsRng, jitter};
-use apiserver_storage_api::{BoxError, Entry, Event, EventKind, Revision, StorageError, Watch, WatchItem};
+use apiserver_storage_api::{BoxError, Entry, Event, EventKind, Revision, StorageError, Watch, WatchItem, WatchStart};
 
 use crate::http::body::{self, Body};
 use crate::http::negotiate::{Format, Representation, Shape};
@@ -38,7 +38,25 @@ pub(crate) async fn watch(call: Call) -> Result<Response<Body>, ApiError> {
         let text = "watches are served as application/json;stream=watch only";
         return Err(ApiError::not_acceptable(text));
     }
-    let watch = call.resource.watch(&call.context, parameters.watch_options()?).await?;
+    let options = parameters.watch_options()?;
+    let start = match options.start {
+        WatchStart::After(revision) => Some(revision),
+        _ => None,
+    };
+    let watch = match call.resource.watch(&call.context, options).await {
+        // Clients look for a version that is too old in the stream; upstream says it there too.
+        Err(error) if error.is_expired() => {
+            let mut frames = BytesMut::new();
+            frame("ERROR", &error.status().to_bytes(), &mut frames);
+            let only = futures::stream::once(std::future::ready(Ok(frames.freeze())));
+            return Ok(respond::plain(
+                StatusCode::OK,
+                Format::Json.media_type(),
+                body::stream(only),
+            ));
+        }
+        other => other?,
+    };
     let timeout = match parameters.timeout_seconds {
         Some(seconds) => Duration::from_secs(seconds),
         None => MIN_TIMEOUT + jitter(&OsRng, MIN_TIMEOUT / 2),
@@ -54,12 +72,15 @@ pub(crate) async fn watch(call: Call) -> Result<Response<Body>, ApiError> {
         bookmarks: parameters.allow_bookmarks,
         initial_bookmark: parameters.wants_initial_bookmark(),
         columns_sent: false,
+        delivered: start,
     };
     metrics::counter!("apiserver_watch_started_total", "resource" => call.path.resource.clone()).increment(1);
     let deadline = call.context.clock().sleep(timeout);
     let chunks = events(watch, frames, deadline, call.draining.clone());
     let mut response = respond::plain(StatusCode::OK, Format::Json.media_type(), body::stream(chunks));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
 
@@ -72,43 +93,50 @@ fn events(
     draining: CancellationToken,
 ) -> impl futures::Stream<Item = Result<Bytes, BoxError>> + Send {
     let state = (watch, frames, deadline, draining, false);
-    futures::stream::unfold(state, |(mut watch, mut frames, mut deadline, draining, ended)| async move {
-        if ended {
-            return None;
-        }
-        let mut buffer = BytesMut::new();
-        let mut ended = false;
-        loop {
-            let item = if buffer.is_empty() {
-                tokio::select! {
-                    biased;
-                    () = draining.cancelled() => None,
-                    () = &mut deadline => None,
-                    item = watch.next() => item,
-                }
-            } else {
-                match futures::poll!(watch.next()) {
-                    std::task::Poll::Ready(item) => item,
-                    std::task::Poll::Pending => break,
-                }
-            };
-            ended = match item {
-                None => true,
-                Some(Ok(item)) => frames.write(item, &mut buffer),
-                Some(Err(error)) => {
-                    frames.error(&frames.api_error(error), &mut buffer);
-                    true
-                }
-            };
-            if ended || buffer.len() >= CHUNK {
-                break;
+    futures::stream::unfold(
+        state,
+        |(mut watch, mut frames, mut deadline, draining, ended)| async move {
+            if ended {
+                return None;
             }
-        }
-        if buffer.is_empty() && ended {
-            return None;
-        }
-        Some((Ok(buffer.freeze()), (watch, frames, deadline, draining, ended)))
-    })
+            let mut buffer = BytesMut::new();
+            let mut ended = false;
+            loop {
+                let item = if buffer.is_empty() {
+                    tokio::select! {
+                        biased;
+                        () = draining.cancelled() => None,
+                        () = &mut deadline => {
+                            // A last bookmark lets the client go on from here, however little happened.
+                            frames.last_bookmark(&mut buffer);
+                            None
+                        }
+                        item = watch.next() => item,
+                    }
+                } else {
+                    match futures::poll!(watch.next()) {
+                        std::task::Poll::Ready(item) => item,
+                        std::task::Poll::Pending => break,
+                    }
+                };
+                ended = match item {
+                    None => true,
+                    Some(Ok(item)) => frames.write(item, &mut buffer),
+                    Some(Err(error)) => {
+                        frames.error(&frames.api_error(error), &mut buffer);
+                        true
+                    }
+                };
+                if ended || buffer.len() >= CHUNK {
+                    break;
+                }
+            }
+            if buffer.is_empty() && ended {
+                return None;
+            }
+            Some((Ok(buffer.freeze()), (watch, frames, deadline, draining, ended)))
+        },
+    )
 }
 
 /// Writes the frames of one watch.
@@ -123,6 +151,8 @@ struct Frames {
     bookmarks: bool,
     initial_bookmark: bool,
     columns_sent: bool,
+    /// Everything up to here was delivered.
+    delivered: Option<Revision>,
 }
 
 impl Frames {
@@ -131,13 +161,18 @@ impl Frames {
         match item {
             WatchItem::Initial(entries) => entries.iter().any(|entry| self.entry("ADDED", entry, out)),
             WatchItem::InitialEnd(revision) => {
+                self.delivered = Some(revision);
                 if std::mem::take(&mut self.initial_bookmark) {
                     self.bookmark(revision, true, out);
                 }
                 false
             }
-            WatchItem::Batch(batch) => batch.events.iter().any(|event| self.event(event, out)),
+            WatchItem::Batch(batch) => {
+                self.delivered = Some(batch.revision);
+                batch.events.iter().any(|event| self.event(event, out))
+            }
             WatchItem::Progress(revision) => {
+                self.delivered = Some(revision);
                 if self.bookmarks {
                     self.bookmark(revision, false, out);
                 }
@@ -227,6 +262,12 @@ impl Frames {
             }
         };
         frame("BOOKMARK", &json, out);
+    }
+
+    fn last_bookmark(&mut self, out: &mut BytesMut) {
+        if let (true, Some(revision)) = (self.bookmarks, self.delivered) {
+            self.bookmark(revision, false, out);
+        }
     }
 
     fn error(&self, error: &ApiError, out: &mut BytesMut) {

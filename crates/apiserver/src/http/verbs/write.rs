@@ -23,9 +23,11 @@ pub(crate) async fn create(call: &Call, body: Incoming) -> Result<Response<Body>
     wipe_system_fields(&mut object);
     dedup_owners(call, &mut object);
     call.model.apply_defaults(&mut object);
-    let mut create = CreateOptions::default();
-    create.dry_run = options.dry_run;
-    create.name = (!call.path.name.is_empty()).then(|| call.path.name.clone());
+    let name = (!call.path.name.is_empty()).then(|| call.path.name.clone());
+    let create = CreateOptions {
+        dry_run: options.dry_run,
+        name,
+    };
     let written = call.resource.create(&call.context, object, create).await?;
     answer(call, &written, representation)
 }
@@ -40,17 +42,32 @@ pub(crate) async fn update(call: &Call, body: Incoming) -> Result<Response<Body>
     check_name(call, &object)?;
     dedup_owners(call, &mut object);
     call.model.apply_defaults(&mut object);
-    let mut update = UpdateOptions::default();
-    update.dry_run = options.dry_run;
+    let update = UpdateOptions {
+        dry_run: options.dry_run,
+        ..UpdateOptions::default()
+    };
     let mut recipe = Replace(object);
-    let written = call.resource.update(&call.context, &call.path.name, &mut recipe, update).await?;
+    let written = call
+        .resource
+        .update(&call.context, &call.path.name, &mut recipe, update)
+        .await?;
     answer(call, &written, representation)
 }
 
 /// How the body is written, by its Content-Type (`apiserver-http/NEG-08`).
 pub(crate) fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    match value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "" | "application/json" => Ok(BodyFormat::Json),
         "application/yaml" => Ok(BodyFormat::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),
@@ -72,7 +89,9 @@ fn decode(call: &Call, body: &Bytes, format: BodyFormat, options: &WriteOptions)
 /// Puts the object into the namespace of the path; another one in the body is an error (`apiserver-http/BODY-08`).
 pub(crate) fn place(call: &Call, object: &mut Value) -> Result<(), ApiError> {
     let expected = call.expected_namespace();
-    let Some(metadata) = metadata_of(object) else { return Ok(()) };
+    let Some(metadata) = metadata_of(object) else {
+        return Ok(());
+    };
     let own = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
     if own == expected {
         return Ok(());
@@ -91,7 +110,11 @@ pub(crate) fn place(call: &Call, object: &mut Value) -> Result<(), ApiError> {
 /// The name in the body must be the one in the path (`apiserver-http/BODY-09`).
 pub(crate) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
     let url = &call.path.name;
-    match object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default() {
+    match object
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+    {
         "" => Err(ApiError::bad_request(format!(
             "the name of the object ({url} based on URL) was undeterminable: name must be provided"
         ))),
@@ -104,7 +127,9 @@ pub(crate) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
 
 pub(crate) fn metadata_of(object: &mut Value) -> Option<&mut serde_json::Map<String, Value>> {
     let object = object.as_object_mut()?;
-    let metadata = object.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    let metadata = object
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(serde_json::Map::new()));
     if metadata.is_null() {
         *metadata = Value::Object(serde_json::Map::new());
     }
@@ -114,7 +139,13 @@ pub(crate) fn metadata_of(object: &mut Value) -> Option<&mut serde_json::Map<Str
 /// What only the server sets is dropped from a new object (`apiserver-http/BODY-10`).
 fn wipe_system_fields(object: &mut Value) {
     if let Some(metadata) = metadata_of(object) {
-        for field in ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        for field in [
+            "creationTimestamp",
+            "uid",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+        ] {
             metadata.remove(field);
         }
     }
@@ -122,7 +153,9 @@ fn wipe_system_fields(object: &mut Value) {
 
 /// Removes owner references that are there twice, with a warning (`apiserver-http/BODY-11`).
 pub(crate) fn dedup_owners(call: &Call, object: &mut Value) {
-    let Some(Value::Array(owners)) = object.pointer_mut("/metadata/ownerReferences") else { return };
+    let Some(Value::Array(owners)) = object.pointer_mut("/metadata/ownerReferences") else {
+        return;
+    };
     let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
     let mut doubled = Vec::new();
     for owner in owners.drain(..) {
@@ -147,5 +180,11 @@ pub(crate) fn answer(
     representation: crate::http::negotiate::Representation,
 ) -> Result<Response<Body>, ApiError> {
     let json = call.model.served(written.object.json()?)?;
-    respond::object(code(written.created), &json, &*call.model, representation, &call.asked())
+    respond::object(
+        code(written.created),
+        &json,
+        &*call.model,
+        representation,
+        &call.asked(),
+    )
 }
