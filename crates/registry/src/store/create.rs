@@ -45,11 +45,11 @@ impl<T: Object> Store<T> {
             .as_deref()
             .filter(|base| meta.name().is_empty() && !base.is_empty());
         let Some(base) = base else {
-            return self.create_named(ctx, Draft::from_value(object)?, &options).await;
+            return self.create_named(ctx, self.read(object)?, &options).await;
         };
         let mut attempt = 1;
         loop {
-            let mut draft = Draft::from_value(object.clone())?;
+            let mut draft = self.read(object.clone())?;
             draft.meta.name = Some(generate_name(base, &*self.inner.rng));
             match self.create_named(ctx, draft, &options).await {
                 Err(error) if error.is_already_exists() && attempt < NAME_ATTEMPTS => attempt += 1,
@@ -57,6 +57,23 @@ impl<T: Object> Store<T> {
                 done => return done,
             }
         }
+    }
+
+    /// Reads an object that a client sent. The front has checked and converted its version; another kind would lose
+    /// its fields here without a word.
+    pub(super) fn read(&self, object: Value) -> Result<Draft<T>> {
+        let gvk = self.info().gvk();
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let own = (kind.is_empty() || kind == gvk.kind) && (api_version.is_empty() || group == gvk.group);
+        if own {
+            return Draft::from_value(object);
+        }
+        let want = &gvk.kind;
+        Err(ApiError::bad_request(format!(
+            "{kind} in version {api_version:?} cannot be handled as a {want}"
+        )))
     }
 
     /// Every generated name was taken (`registry/R-CRE-21`, `R-NEW-15`).

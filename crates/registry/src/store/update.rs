@@ -161,7 +161,7 @@ impl<T: Object> Run<'_, T> {
         // Whatever an earlier attempt took goes back before this one takes its own.
         (self.guard, self.completes, self.creates) = (None, None, current.is_none());
         let value = self.recipe.update(current).await?;
-        let new = Draft::from_value(value)?;
+        let new = self.store.read(value)?;
         match current {
             Some(current) => self.change(new, current).await,
             None => self.create(new).await,
