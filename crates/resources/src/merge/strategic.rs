@@ -20,6 +20,9 @@ const ELEMENT_ORDER: &str = "$setElementOrder/";
 pub trait PatchSchema: Copy {
     /// The member of that name. `None` for a struct that has no such field: whatever it holds is treated as plain JSON.
     fn member(self, name: &str) -> Option<Member<Self>>;
+
+    /// What errors call the type.
+    fn name(self) -> String;
 }
 
 /// One field of a type, as strategic merge patch sees it.
@@ -71,6 +74,15 @@ impl PatchSchema for BuiltinSchema<'_> {
             }
             _ => None,
         }
+    }
+
+    fn name(self) -> String {
+        let name = self
+            .shape
+            .type_id()
+            .and_then(|id| self.registry.get(id))
+            .map_or("", |of| of.name);
+        name.rsplit('.').next().unwrap_or_default().to_owned()
     }
 }
 
@@ -299,16 +311,57 @@ fn ordered_lists<S: PatchSchema>(
         let member = schema.and_then(|s| s.member(field));
         let merge_key = member.and_then(|m| m.merge_key);
         check(changes.as_deref().unwrap_or_default(), &order, merge_key)?;
-        let merged = match (server.clone(), changes) {
+        if let (Some(schema), None) = (schema, member) {
+            let (name, field) = (schema.name(), crate::gofmt::quote(field));
+            let text = format!("unable to find api field in struct {name} for the json field {field}");
+            return Err(PatchError::NotApplicable(text));
+        }
+        let mut positions = server.clone().unwrap_or_default();
+        if let (Some(changes), Some(key)) = (&changes, merge_key) {
+            shift_positions(&mut positions, changes, key);
+        }
+        let merged = match (server, changes) {
             (None, None) => continue,
             (Some(server), None) => server,
             (None, Some(changes)) => changes.into_iter().filter_map(fresh).collect(),
             (Some(server), Some(changes)) => merge_list(server, changes, member)?,
         };
-        let arranged = arrange(merged, &order, server.as_deref().unwrap_or_default(), merge_key)?;
+        let arranged = arrange(merged, &order, &positions, merge_key)?;
         original.insert(field.to_owned(), Value::Array(arranged));
     }
     Ok(())
+}
+
+/// Brings the live list into the state in which its positions decide where items go that only the server has.
+///
+/// Upstream deletes and appends in the memory of the live list: the items behind a deleted one move up, and new items take the
+/// places that became free. Where `kubectl apply` puts containers depends on it, so it is kept.
+fn shift_positions(positions: &mut [Value], changes: &[Value], key: &str) {
+    let mut length = positions.len();
+    for change in changes
+        .iter()
+        .filter(|change| change.get(PATCH).and_then(Value::as_str) == Some("delete"))
+    {
+        while let Some(at) = positions[..length]
+            .iter()
+            .position(|item| item.get(key) == change.get(key))
+        {
+            for index in at + 1..length {
+                positions[index - 1] = positions[index].clone();
+            }
+            length -= 1;
+        }
+    }
+    let replaced = changes
+        .iter()
+        .any(|change| change.get(PATCH).and_then(Value::as_str) == Some("replace"));
+    for change in changes.iter().filter(|change| !replaced && change.get(PATCH).is_none()) {
+        let known = positions[..length].iter().any(|item| item.get(key) == change.get(key));
+        if !known && length < positions.len() {
+            positions[length] = change.clone();
+            length += 1;
+        }
+    }
 }
 
 fn list(value: Value) -> Result<Vec<Value>, PatchError> {
