@@ -2,7 +2,8 @@
 //! as cases that any store can be run through.
 //!
 //! A backend writes a [`Harness`] and one line, [`conformance!`]; each case becomes a test with its own name. A case
-//! shows one behaviour, and names it by the IDs of the catalogue. What a backend cannot do (compact, look behind the
+//! shows one behaviour, and names it by the IDs of the catalogue. A backend that is a `Kv` has an easier way,
+//! [`Backend`] and [`OverKv`]. What a backend cannot do (compact, look behind the
 //! store) is an [`Ability`] that it does not list: the cases that need it are skipped and say so.
 //!
 //! Beside the suite: [`ReferenceKv`], a backend that is obviously right and loses answers on request; [`FaultStore`],
@@ -58,13 +59,15 @@ pub mod fixture;
 pub mod model;
 
 mod fault;
+mod over_kv;
 mod reference;
 mod transformer;
 
 pub use self::fault::FaultStore;
 pub use self::harness::{Ability, Harness};
+pub use self::over_kv::{Backend, OverKv};
 pub use self::reference::{Calls, LostAnswer, ReferenceKv};
-pub use self::transformer::{Faults, SwitchTransformer};
+pub use self::transformer::{BindingTransformer, Faults, SwitchTransformer};
 
 #[doc(hidden)]
 pub use self::harness::run;

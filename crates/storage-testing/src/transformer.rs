@@ -105,3 +105,53 @@ impl Transformer for SwitchTransformer {
         later(faults.slow, self.0.behind.transform_to_storage(data, ctx))
     }
 }
+
+/// Binds values to their keys and never writes the same bytes twice, as encryption does; without its secrecy.
+#[derive(Debug, Default)]
+pub struct BindingTransformer(AtomicU64);
+
+const MARK: &[u8] = b"k8s:test:v1:";
+
+impl BindingTransformer {
+    fn open(data: &Bytes, ctx: &DataContext<'_>) -> Result<Decrypted, TransformError> {
+        let payload = data
+            .strip_prefix(MARK)
+            .ok_or_else(|| TransformError::new(ErrorKind::NoMatchingPrefix))?;
+        let (head, body) = payload
+            .split_at_checked(16)
+            .ok_or_else(|| TransformError::new(ErrorKind::TooShort))?;
+        let plaintext: Vec<u8> = body.iter().map(|byte| !byte).collect();
+        if head.get(8..) != Some(&tag(&plaintext, ctx)) {
+            return Err(TransformError::new(ErrorKind::AuthFailed));
+        }
+        Ok(Decrypted::new(plaintext.into(), false))
+    }
+}
+
+/// Depends on the value and the key that it is stored under.
+fn tag(plaintext: &[u8], ctx: &DataContext<'_>) -> [u8; 8] {
+    let bound = [ctx.authenticated_data(), plaintext].join(&0);
+    apiserver_storage_api::digest(&bound).to_be_bytes()
+}
+
+impl Transformer for BindingTransformer {
+    fn transform_from_storage<'a>(
+        &'a self,
+        data: Bytes,
+        ctx: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
+        Outcome::Ready(Self::open(&data, ctx))
+    }
+
+    fn transform_to_storage<'a>(
+        &'a self,
+        data: Bytes,
+        ctx: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Bytes, TransformError>> {
+        let mut stored = MARK.to_vec();
+        stored.extend_from_slice(&self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        stored.extend_from_slice(&tag(&data, ctx));
+        stored.extend(data.iter().map(|byte| !byte));
+        Outcome::Ready(Ok(stored.into()))
+    }
+}

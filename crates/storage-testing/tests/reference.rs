@@ -1,97 +1,81 @@
-//! The suite over the reference backend: shows that the object store and the cases agree, plain and encrypted.
+//! The suite over the reference backend: shows that the object store and the cases agree, plain and sealed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver_storage_api::{Key, ResourceInfo, Revision, Storage};
-use apiserver_storage_kv::transform::{Identity, Transformer};
-use apiserver_storage_kv::{Kv, KvStore, KvStoreConfig};
-use apiserver_storage_testing::{Ability, Harness, ReferenceKv, SwitchTransformer, fixture};
+use apiserver_storage_kv::transform::Transformer;
+use apiserver_storage_testing::{Ability, Backend, BindingTransformer, OverKv, ReferenceKv};
 use async_trait::async_trait;
-use bytes::Bytes;
 
-struct Parts {
-    kv: Arc<ReferenceKv>,
-    transformer: SwitchTransformer,
-}
+struct Plain(Arc<ReferenceKv>);
 
-impl Parts {
-    fn new(behind: impl Transformer) -> Self {
-        Self {
-            kv: Arc::new(ReferenceKv::new()),
-            transformer: SwitchTransformer::new(Arc::new(behind)),
-        }
+#[async_trait]
+impl Backend for Plain {
+    type Kv = ReferenceKv;
+
+    const ABILITIES: &'static [Ability] = &[
+        Ability::Direct,
+        Ability::Compact,
+        Ability::Raw,
+        Ability::Plain,
+        Ability::Transform,
+        Ability::Expiry,
+        Ability::Progress,
+    ];
+
+    async fn start() -> Self {
+        Self(Arc::new(ReferenceKv::new()))
     }
 
-    fn store(&self, info: ResourceInfo) -> Arc<dyn Storage> {
-        let config = KvStoreConfig::new("/registry", Arc::new(self.transformer.clone()));
-        Arc::new(KvStore::new(Arc::clone(&self.kv), info, config))
+    fn kv(&self) -> Arc<ReferenceKv> {
+        Arc::clone(&self.0)
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.0.advance(by);
     }
 }
 
-macro_rules! harness {
-    ($name:ident, $kind:ident, $behind:expr) => {
-        struct $name(Parts);
+struct Sealed(Plain);
 
-        #[async_trait]
-        impl Harness for $name {
-            const ABILITIES: &'static [Ability] = &[
-                Ability::Direct,
-                Ability::Compact,
-                Ability::Raw,
-                Ability::$kind,
-                Ability::Transform,
-                Ability::Expiry,
-                Ability::Progress,
-            ];
+#[async_trait]
+impl Backend for Sealed {
+    type Kv = ReferenceKv;
 
-            async fn start() -> Self {
-                Self(Parts::new($behind))
-            }
+    const ABILITIES: &'static [Ability] = &[
+        Ability::Direct,
+        Ability::Compact,
+        Ability::Raw,
+        Ability::Encrypted,
+        Ability::Transform,
+        Ability::Expiry,
+    ];
 
-            fn store(&self) -> Arc<dyn Storage> {
-                self.0.store(fixture::pods())
-            }
+    async fn start() -> Self {
+        Self(Plain::start().await)
+    }
 
-            fn other(&self) -> Arc<dyn Storage> {
-                self.0.store(fixture::config_maps())
-            }
+    fn kv(&self) -> Arc<ReferenceKv> {
+        self.0.kv()
+    }
 
-            async fn compact(&self, revision: Revision) {
-                self.0
-                    .kv
-                    .compact(revision)
-                    .await
-                    .expect("a revision that was reached");
-            }
+    fn transformer() -> Arc<dyn Transformer> {
+        Arc::new(BindingTransformer::default())
+    }
 
-            async fn raw_put(&self, key: &Key, value: Bytes) -> Revision {
-                self.0.kv.raw_put(&format!("/registry{key}"), value)
-            }
-
-            async fn raw_get(&self, key: &Key) -> Option<Bytes> {
-                self.0
-                    .kv
-                    .raw_get(&format!("/registry{key}"))
-                    .map(|pair| pair.value)
-            }
-
-            fn transformer(&self) -> &SwitchTransformer {
-                &self.0.transformer
-            }
-
-            async fn advance(&self, by: Duration) {
-                self.0.kv.advance(by);
-            }
-        }
-    };
+    async fn advance(&self, by: Duration) {
+        self.0.advance(by).await;
+    }
 }
 
 mod plain {
     use super::*;
+    apiserver_storage_testing::conformance!(OverKv<Plain>);
+}
 
-    harness!(Plain, Plain, Identity);
-    apiserver_storage_testing::conformance!(Plain);
+mod sealed {
+    use super::*;
+    apiserver_storage_testing::conformance!(OverKv<Sealed>);
 }
 
 #[test]

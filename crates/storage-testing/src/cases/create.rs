@@ -59,7 +59,10 @@ pub async fn a_key_that_is_taken_stays_as_it_is<H: Harness>(h: H) {
         Err(StorageError::KeyExists { key }) => assert!(key.ends_with("/pods/ns/a"), "{key}"),
         other => panic!("wanted KeyExists, got {other:?}"),
     }
-    assert_eq!(states(&[get(&*store, &key("ns", "a")).await]), states(std::slice::from_ref(&first)));
+    assert_eq!(
+        states(&[get(&*store, &key("ns", "a")).await]),
+        states(std::slice::from_ref(&first))
+    );
     assert_eq!(now(&*store).await, first.revision());
 }
 
