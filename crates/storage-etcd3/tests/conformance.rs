@@ -1,0 +1,115 @@
+//! The conformance suite over a real etcd, with values as they are and with encrypted ones.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver_storage_etcd3::EtcdKv;
+use apiserver_storage_kv::Kv;
+use apiserver_storage_kv::transform::Transformer;
+use apiserver_storage_testing::{Ability, Backend, BindingTransformer, OverKv};
+use async_trait::async_trait;
+
+use common::Etcd;
+
+/// A cluster of one for each case.
+struct Plain {
+    kv: Arc<EtcdKv>,
+    etcd: Etcd,
+}
+
+impl Plain {
+    async fn running() -> Self {
+        let Some(etcd) = Etcd::start().await else {
+            // The suite cannot skip by itself, and every case of this file needs a server. That it is skipped was said.
+            std::process::exit(0);
+        };
+        let kv = Arc::new(etcd.connect().await);
+        Self { kv, etcd }
+    }
+
+    async fn crash(&mut self) {
+        self.etcd.restart().await;
+        // A read goes to the new process; the next write is not the one to find the old connection dead.
+        common::until(|| self.kv.health().is_ok(), "the cluster answers").await;
+        let answers = async { while self.kv.coordination_get("any").await.is_err() {} };
+        common::soon(answers).await;
+    }
+}
+
+#[async_trait]
+impl Backend for Plain {
+    type Kv = EtcdKv;
+
+    const ABILITIES: &'static [Ability] = &[
+        Ability::Direct,
+        Ability::Compact,
+        Ability::Raw,
+        Ability::Plain,
+        Ability::Transform,
+        Ability::Expiry,
+        Ability::Restart,
+        Ability::Progress,
+    ];
+
+    async fn start() -> Self {
+        Self::running().await
+    }
+
+    fn kv(&self) -> Arc<EtcdKv> {
+        Arc::clone(&self.kv)
+    }
+
+    /// The server's time cannot be moved, so it is waited for.
+    async fn advance(&self, by: Duration) {
+        tokio::time::sleep(by).await;
+    }
+
+    async fn restart(&mut self) {
+        self.crash().await;
+    }
+}
+
+struct Sealed(Plain);
+
+#[async_trait]
+impl Backend for Sealed {
+    type Kv = EtcdKv;
+
+    const ABILITIES: &'static [Ability] = &[
+        Ability::Direct,
+        Ability::Compact,
+        Ability::Raw,
+        Ability::Encrypted,
+        Ability::Transform,
+        Ability::Restart,
+        Ability::Progress,
+    ];
+
+    async fn start() -> Self {
+        Self(Plain::running().await)
+    }
+
+    fn kv(&self) -> Arc<EtcdKv> {
+        Arc::clone(&self.0.kv)
+    }
+
+    fn transformer() -> Arc<dyn Transformer> {
+        Arc::new(BindingTransformer::default())
+    }
+
+    async fn restart(&mut self) {
+        self.0.crash().await;
+    }
+}
+
+mod plain {
+    use super::*;
+    apiserver_storage_testing::conformance!(OverKv<Plain>);
+}
+
+mod sealed {
+    use super::*;
+    apiserver_storage_testing::conformance!(OverKv<Sealed>);
+}
