@@ -437,8 +437,8 @@ mod tests {
             ),
             (
                 "Secret",
-                r#"{"data":{"a":"YW\nJj","n":null}}"#,
-                json!({"data": {"a": "YWJj", "n": null}}),
+                r#"{"data":{"a":"YW\nJj","n":null,"l":[97,98]}}"#,
+                json!({"data": {"a": "YWJj", "n": null, "l": "YWI="}}),
             ),
             (
                 "Pod",

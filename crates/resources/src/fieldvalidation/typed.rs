@@ -4,11 +4,12 @@
 //! value with a text form of its own fails, which ends the decoding at once; unknown and repeated fields are collected; null leaves
 //! a plain value as it was and removes a pointer, list or map; a field that comes twice is decoded into what it already holds.
 
+use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use crate::document::{MAX_FINDINGS, Node, number};
 use crate::gofmt::quote;
-use crate::types::{Form, Shape, Type, TypeRegistry};
+use crate::types::{Form, Shape, Slot, Type, TypeRegistry};
 
 use super::Decoded;
 use super::scalars::{NO_QUANTITY, base64_text, is_quantity, time};
@@ -55,6 +56,20 @@ pub(super) fn go_name(of: &Type) -> String {
             format!("{}.{name}", parts.next().unwrap_or("v1"))
         }
     }
+}
+
+/// The structs inside which Go has a field that stands in line in JSON: `VolumeSource` for the sources of a volume.
+fn embedded_in(registry: &TypeRegistry, of: &Type, name: &str) -> Vec<&'static str> {
+    let embedded = of.tags.iter().filter_map(|tag| match tag.slot {
+        Slot::Embedded(id) => registry.get(id).filter(|inner| inner.field(name).is_some()),
+        Slot::Field(_) => None,
+    });
+    let mut path = Vec::new();
+    for inner in embedded {
+        path.push(struct_name(inner));
+        path.extend(embedded_in(registry, inner, name));
+    }
+    path
 }
 
 struct Decoder<'r> {
@@ -155,6 +170,7 @@ impl Decoder<'_> {
                     return Ok(existing);
                 }
             },
+            (Shape::Bytes, Node::Array(items)) => Some(self.bytes(items)),
             (Shape::Bool, Node::Bool(value)) => Some(Value::Bool(*value)),
             (Shape::Int32, Node::Number(text)) => text.parse::<i32>().ok().map(Value::from),
             (Shape::Int64, Node::Number(text)) => text.parse::<i64>().ok().map(Value::from),
@@ -171,6 +187,27 @@ impl Decoder<'_> {
             return Ok(existing);
         }
         Ok(decoded)
+    }
+
+    /// Bytes as a list of numbers, which Go takes as well.
+    fn bytes(&mut self, items: &[Node]) -> Value {
+        let mut bytes = Vec::with_capacity(items.len());
+        for item in items {
+            let byte = match item {
+                Node::Null => Some(0),
+                Node::Number(text) => text.parse().ok(),
+                _ => None,
+            };
+            if byte.is_none() {
+                let value = match item {
+                    Node::Number(text) => format!("number {text}"),
+                    other => other.go_kind().to_owned(),
+                };
+                self.mismatch(&value, "uint8");
+            }
+            bytes.push(byte.unwrap_or(0));
+        }
+        Value::String(base64::engine::general_purpose::STANDARD.encode(bytes))
     }
 
     /// A type that reads its own text.
@@ -314,6 +351,8 @@ impl Decoder<'_> {
             }
             self.path.push_str(key);
             self.struct_name = struct_name(of);
+            let depth = self.fields.len();
+            self.fields.extend(embedded_in(self.registry, of, key));
             self.fields.push(match field {
                 Some(field) => field.name,
                 None if key == "kind" => "kind",
@@ -328,7 +367,7 @@ impl Decoder<'_> {
             if let Some(value) = value {
                 decoded.insert(key.clone(), value);
             }
-            self.fields.pop();
+            self.fields.truncate(depth);
             self.struct_name = outer;
             self.path.truncate(length);
         }
