@@ -102,6 +102,26 @@ fn embedded_documents_are_served_as_the_client_wrote_them() {
 }
 
 #[test]
+fn values_in_cbor_are_read_and_written() {
+    for (kind, name) in [("ConfigMap", "a"), ("Pod", "b")] {
+        let normalizer = of("v1", kind);
+        let object = json!({"kind": kind, "apiVersion": "v1", "metadata": {"name": name, "labels": {"x": "y"}}});
+        let stored = normalizer
+            .encode(&Encoded::from_json(object.to_string()), MediaType::Cbor)
+            .expect(kind);
+        let read = normalizer.normalize(&stored, revision(), &[]).expect(kind);
+        assert_eq!((read.media_type, &*read.attributes.name), (MediaType::Cbor, name));
+        let json = normalizer
+            .encode(&Encoded::from_json(read.json.clone()), MediaType::Json)
+            .expect(kind);
+        assert_eq!(
+            normalizer.normalize(&json, revision(), &[]).expect(kind).json,
+            read.json
+        );
+    }
+}
+
+#[test]
 fn definitions_are_json_whatever_is_asked_for() {
     let object = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1", "metadata": {"name": "a"}});
     let normalizer = of("apiregistration.k8s.io/v1", "APIService");
@@ -223,6 +243,10 @@ fn json_in_any_layout_is_read_as_go_reads_it() {
         (
             br#"{"kind":"Pod","data":{"a":"1"},"kind":"ConfigMap","apiVersion":"v1","data":{"b":"2"},"metadata":{"name":"a"}}"#,
             format!(r#"{named},"data":{{"a":"1","b":"2"}}}}"#),
+        ),
+        (
+            br#"{"metadata":{"name":"a"},"binaryData":{"a":[0,255],"b":null,"c":"AQ\n=="}}"#,
+            format!(r#"{named},"binaryData":{{"a":"AP8=","b":null,"c":"AQ=="}}}}"#),
         ),
         (
             b"{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"x\xe2\x80y\"}}",

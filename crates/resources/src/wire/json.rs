@@ -11,7 +11,7 @@ use super::error::{Segment, ShapeError};
 use super::managed_fields;
 use super::text::{self, write_integer, write_kept};
 use super::time::{self, Instant, Precision};
-use super::{base64_lenient, quantity};
+use super::{bytes_of, quantity};
 use crate::types::{Field, Form, Gvk, Shape, Type, TypeRegistry};
 
 type Result<T, E = ShapeError> = std::result::Result<T, E>;
@@ -316,21 +316,19 @@ impl<'r, 'v, 'o> Writer<'r, 'v, 'o> {
     }
 
     fn bytes(&mut self, value: Option<&Value>) -> Result<()> {
-        match value {
-            None => self.out.extend_from_slice(b"null"),
-            Some(Value::String(text)) => {
-                let bytes = base64_lenient(text).ok_or_else(|| ShapeError::new("base64", "another text"))?;
-                self.out.push(b'"');
-                let start = self.out.len();
-                self.out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-                let written = STANDARD
-                    .encode_slice(&bytes, &mut self.out[start..])
-                    .unwrap_or_default();
-                self.out.truncate(start + written);
-                self.out.push(b'"');
-            }
-            Some(other) => return Err(mismatch("base64", other)),
-        }
+        let Some(value) = value else {
+            self.out.extend_from_slice(b"null");
+            return Ok(());
+        };
+        let bytes = bytes_of(value)?;
+        self.out.push(b'"');
+        let start = self.out.len();
+        self.out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+        let written = STANDARD
+            .encode_slice(&bytes, &mut self.out[start..])
+            .unwrap_or_default();
+        self.out.truncate(start + written);
+        self.out.push(b'"');
         Ok(())
     }
 
@@ -435,7 +433,7 @@ fn is_empty(shape: &Shape, value: Option<&Value>) -> bool {
         (Shape::Bool, Some(Value::Bool(flag))) => !flag,
         (Shape::Int32 | Shape::Int64, Some(Value::Number(number))) => number.as_i64() == Some(0),
         (Shape::Double, Some(Value::Number(number))) => number.as_f64() == Some(0.0),
-        (Shape::List { .. }, Some(Value::Array(items))) => items.is_empty(),
+        (Shape::List { .. } | Shape::Bytes, Some(Value::Array(items))) => items.is_empty(),
         (Shape::Map(_), Some(Value::Object(members))) => members.is_empty(),
         // Of another type than it should be: the writer says so.
         _ => false,

@@ -144,8 +144,21 @@ pub fn encode_untyped(object: &Value) -> Vec<u8> {
     out
 }
 
+/// The bytes behind a value: base64, or a list of numbers, which Go reads as well.
+pub(crate) fn bytes_of(value: &Value) -> Result<Vec<u8>, ShapeError> {
+    match value {
+        Value::String(text) => base64_lenient(text).ok_or_else(|| ShapeError::new("base64", "another text")),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_u64().and_then(|number| u8::try_from(number).ok()))
+            .collect::<Option<_>>()
+            .ok_or_else(|| ShapeError::new("base64 or a list of bytes", "another list")),
+        other => Err(ShapeError::new("base64", json::kind_of(other))),
+    }
+}
+
 /// Base64 as Go's decoder reads it: the standard alphabet with padding, line ends anywhere, stray bits at the end.
-pub(crate) fn base64_lenient(text: &str) -> Option<Vec<u8>> {
+fn base64_lenient(text: &str) -> Option<Vec<u8>> {
     use base64::Engine as _;
     use base64::alphabet;
     use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};

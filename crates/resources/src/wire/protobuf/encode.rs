@@ -7,7 +7,7 @@ use super::super::error::{Segment, ShapeError, WireError};
 use super::super::json::{integer, kind_of, quantity_text};
 use super::super::text::{self, write_kept};
 use super::super::time::{Instant, Precision};
-use super::super::{base64_lenient, encode_value};
+use super::super::{bytes_of, encode_value};
 use super::under;
 use crate::types::{Field, Form, Shape, Slot, Type, TypeRegistry};
 
@@ -161,14 +161,11 @@ impl<'o> Encoder<'o> {
                 tag(self.out, tag_number, 1);
                 self.out.extend_from_slice(&value.to_bits().to_le_bytes());
             }
-            Shape::Bytes => match value {
-                None => {}
-                Some(Value::String(text)) => {
-                    let decoded = base64_lenient(text).ok_or_else(|| ShapeError::new("base64", "another text"))?;
-                    bytes(self.out, tag_number, &decoded);
+            Shape::Bytes => {
+                if let Some(value) = value {
+                    bytes(self.out, tag_number, &bytes_of(value)?);
                 }
-                Some(other) => return Err(mismatch("base64", other)),
-            },
+            }
             Shape::Type(id) => {
                 let ty = &self.registry[*id];
                 self.nested(tag_number, |encoder| encoder.typed(ty, value))?;
