@@ -7,6 +7,8 @@ use apiserver_resources::normalizer::{BuiltinNormalizer, resource_info};
 use apiserver_resources::types::{Gvk, TypeRegistry};
 use apiserver_resources::wire;
 use apiserver_storage_api::{Encoded, MediaType, Normalizer, Revision};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use common::{assert_same_text, cases, objects, system, type_of};
 use serde_json::{Value, json};
 
@@ -339,4 +341,33 @@ fn nothing_that_is_stored_panics() {
             }
         }
     }
+}
+
+/// Read by Kubernetes and refused here: what happens to parse as YAML is no stored object.
+const REFUSED: [&str; 1] = ["yaml"];
+/// Refused by Kubernetes and read here: there the gate of the format is off by default.
+const READ: [&str; 2] = ["cbor", "cbor-text-keys"];
+
+// covers: storage-api/VER-07, storage-api/VER-09
+#[test]
+fn odd_values_are_read_or_refused_as_a_real_server_did() {
+    let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/odd.json")).expect("readable");
+    let file: Value = serde_json::from_slice(&text).expect("JSON");
+    let mut count = 0;
+    for case in file["cases"].as_array().expect("cases") {
+        let text = |name: &str| case[name].as_str().expect("text");
+        let name = text("name");
+        let value = STANDARD.decode(text("value")).expect("base64");
+        let read = of(text("apiVersion"), text("kind")).normalize(&value, revision(), &[]);
+        let served = &case["served"];
+        if REFUSED.contains(&name) || READ.contains(&name) {
+            assert_ne!(served.is_null(), read.is_err(), "{name} is no exception");
+        } else if served.is_null() {
+            assert!(read.is_err(), "{name}");
+        } else {
+            assert_same_text(name, &read.expect(name).json, &canonical(served));
+        }
+        count += 1;
+    }
+    assert_eq!(count, 33);
 }

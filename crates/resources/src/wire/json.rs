@@ -23,7 +23,7 @@ pub(crate) enum Metadata<'a> {
     AsIs,
     /// resourceVersion and selfLink are left out.
     Stored,
-    /// This is the resourceVersion, selfLink is left out.
+    /// This is the resourceVersion.
     Revision(&'a str),
 }
 
@@ -124,7 +124,7 @@ impl<'r, 'v, 'o> Writer<'r, 'v, 'o> {
         for (index, field) in ty.fields.iter().enumerate() {
             let value = self.places[base + index];
             match (mode, field.name) {
-                (Metadata::Stored, "resourceVersion" | "selfLink") | (Metadata::Revision(_), "selfLink") => {}
+                (Metadata::Stored, "resourceVersion" | "selfLink") => {}
                 (Metadata::Revision(revision), "resourceVersion") => {
                     self.begin(field, &mut first);
                     let start = self.out.len() + 1;

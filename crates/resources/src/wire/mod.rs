@@ -78,8 +78,8 @@ pub fn encode_served(gvk: Gvk<'_>, object: &Value) -> Result<Vec<u8>, WireError>
     Ok(out)
 }
 
-/// As [`encode_served`], with this `metadata.resourceVersion` instead of the object's own and without `selfLink`. Also
-/// says where in the bytes the resource version stands, without its quotes.
+/// As [`encode_served`], with this `metadata.resourceVersion` instead of the object's own. Also says where in the
+/// bytes the resource version stands, without its quotes.
 ///
 /// # Errors
 ///
