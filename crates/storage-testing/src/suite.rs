@@ -8,6 +8,7 @@ macro_rules! conformance {
         $crate::__conformance! { $harness;
             keys {
                 a_key_of_another_resource_is_refused: [];
+                a_scope_of_another_resource_is_refused: [Direct];
                 the_root_of_the_resource_can_hold_an_object: [];
                 keys_are_exact_and_independent: [];
                 scopes_with_a_common_beginning_are_apart: [];

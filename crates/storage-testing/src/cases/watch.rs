@@ -242,7 +242,12 @@ pub async fn an_initial_state_survives_compaction<H: Harness>(h: H) {
     create_pods(&*store, &["a", "b"]).await;
     let last = change(&*store, &key("ns", "b"), label("x", "1")).await;
     h.compact(last.revision()).await;
-    for at in [ReadAt::Any, ReadAt::MostRecent] {
+    // Any state may be an older one; that there is one is what matters.
+    Watching::all(&*store, WatchStart::InitialState(ReadAt::Any))
+        .await
+        .initial()
+        .await;
+    for at in [ReadAt::MostRecent, ReadAt::NotOlderThan(last.revision())] {
         let (entries, _) = Watching::all(&*store, WatchStart::InitialState(at))
             .await
             .initial()
@@ -376,6 +381,8 @@ pub async fn no_progress_comes_unasked<H: Harness>(h: H) {
         ..WatchOptions::from_start(WatchStart::Now)
     };
     let mut other = Watching::with(&*store, &all(), asking).await;
+    // There is something to report only when the counter has moved.
+    create(&*h.other(), &config_map_key("c"), &config_map("c")).await;
     store.request_progress().await.expect("progress can be asked for");
     loop {
         match tokio::time::timeout(Duration::from_millis(200), other.item()).await {
