@@ -206,6 +206,7 @@ impl Storage for Cacher {
     }
 
     async fn request_progress(&self) -> Result<()> {
+        self.shared.reminders.ask();
         self.shared.inner.request_progress().await
     }
 

@@ -223,6 +223,7 @@ impl Feed {
             }
             WatchItem::Progress(revision) => {
                 shared.core.lock().progress(revision);
+                shared.reminders.answer();
                 revision
             }
             // Initial states were not asked for.

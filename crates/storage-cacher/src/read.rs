@@ -43,6 +43,7 @@ pub(crate) enum Behind {
 
 impl Shared {
     pub(crate) async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
+        self.check_key(key.as_str())?;
         let root = match (options.at, self.loaded()) {
             (ReadAt::MostRecent, _) | (_, None) => return self.inner.get(key, options).await,
             (ReadAt::Any, Some(root)) => root,
@@ -60,6 +61,7 @@ impl Shared {
     }
 
     pub(crate) async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
+        self.check_scope(scope)?;
         match &options.at {
             ListAt::Any => match self.at_hand(scope, &options).await? {
                 // Clients that take any state have always been given all of it.
@@ -91,6 +93,21 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A key or scope of another resource would find nothing here, which is no answer.
+    pub(crate) fn check_scope(&self, scope: &Scope) -> Result<()> {
+        self.check_key(scope.as_str())
+    }
+
+    fn check_key(&self, key: &str) -> Result<()> {
+        let prefix = self.info.prefix().as_str();
+        if key.starts_with(prefix) {
+            return Ok(());
+        }
+        Err(StorageError::InvalidKey {
+            message: format!("invalid key: {key:?} lacks resource prefix: {prefix:?}"),
+        })
     }
 
     /// The state at hand; none: ask below.

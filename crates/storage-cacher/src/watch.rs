@@ -17,6 +17,7 @@ use crate::core::log::{Cursor, End, Epoch, Next};
 use crate::core::root::{Released, Selected, Step, Walk, is_selected};
 use crate::core::{Forgotten, From, Subscription};
 use crate::read::{Behind, too_large};
+use crate::reminders::{Due, Reminder};
 
 /// Entries of one part of the initial state, and objects that are looked at for it in one go.
 const INITIAL_PART: usize = 512;
@@ -26,6 +27,7 @@ const PASS_OVER: usize = 256;
 
 impl Shared {
     pub(crate) async fn watch(self: &Arc<Self>, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+        self.check_scope(scope)?;
         if self.status.is_closed() {
             return Err(self.status.too_many_requests(self.config.clock.monotonic()));
         }
@@ -140,7 +142,7 @@ struct Watcher {
     whole: bool,
     predicate: SelectionPredicate,
     /// Set when the client wants to hear of progress.
-    reminder: Option<watch::Receiver<()>>,
+    reminder: Option<Reminder>,
     /// What is left of the initial state.
     initial: Option<Walk>,
     initial_end: Option<Revision>,
@@ -257,12 +259,9 @@ impl Watcher {
 
     /// What the client is told when nothing else is to be said, once in a period.
     fn bookmark(&mut self, through: Revision) -> Option<WatchItem> {
-        let reminder = self.reminder.as_mut()?;
-        if !reminder.has_changed().unwrap_or(false) {
-            return None;
-        }
-        reminder.borrow_and_update();
-        if through <= self.told {
+        let due = self.reminder.as_mut()?.due()?;
+        let is_new = through > self.told;
+        if !is_new && (due == Due::Time || through < self.told) {
             return None;
         }
         self.told = through;
@@ -271,13 +270,10 @@ impl Watcher {
 
     async fn wait(&mut self) {
         let reminder = async {
-            if let Some(reminder) = &mut self.reminder
-                && reminder.changed().await.is_ok()
-            {
-                return reminder.mark_changed();
+            match &mut self.reminder {
+                Some(reminder) => reminder.wait().await,
+                None => std::future::pending().await,
             }
-            // A reminder whose cache is gone never comes; the wake-up tells of the end.
-            std::future::pending().await
         };
         tokio::select! {
             // A dropped ring has ended, which the epoch tells.
