@@ -61,7 +61,10 @@ pub fn from_storage_error(error: StorageError, verb: StorageVerb, info: &Resourc
         StorageError::KeyNotFound { .. } => ApiError::not_found(group, resource, if list { "" } else { name }),
         StorageError::KeyExists { .. } if create => ApiError::already_exists(group, resource, name),
         StorageError::KeyExists { .. } => ApiError::conflict(group, resource, name, "the object exists already"),
+        // The storage gave up repeating: the object changes all the time (`registry/R-NEW-11`).
+        // deviates: registry/R-UPD-28: upstream repeats without a limit.
         StorageError::Conflict { stored, expected, .. } => ApiError::conflict(group, resource, name, MODIFIED)
+            .with_retry_after(1)
             .with_mismatch(expected.map(|rv| rv.to_string()), stored.map(|rv| rv.to_string())),
         StorageError::InvalidObject { message, .. } => ApiError::conflict(group, resource, name, message),
         StorageError::InvalidKey { message } | StorageError::BadRequest { message } => ApiError::bad_request(message),

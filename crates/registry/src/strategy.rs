@@ -211,7 +211,9 @@ pub struct Write<'a, T> {
     pub dry_run: bool,
 }
 
-/// What a write took and may have to give back. Dropped without a commit, it gives back.
+// deviates: registry/R-UPD-33: upstream says "success" before the write.
+/// What a write took and may have to give back. Dropped without a commit, it gives back; so it does when the outcome of
+/// the write is unknown, which the error of the request then says.
 #[async_trait]
 pub trait WriteGuard: Send {
     /// The write is durable.

@@ -76,6 +76,7 @@ impl<T: Object> Store<T> {
         )))
     }
 
+    // deviates: registry/R-CRE-22: only where the server generated the name.
     /// Every generated name was taken (`registry/R-CRE-21`, `R-NEW-15`).
     fn no_free_name(&self, last: &ApiError, base: &str) -> ApiError {
         let info = self.info();
@@ -228,6 +229,7 @@ impl<T: Object> Store<T> {
         }
     }
 
+    // deviates: registry/R-DRY-04: upstream takes any read error for a free name.
     /// The live data decides; a backend that cannot be asked is an error, not a free name.
     async fn create_dry(&self, key: &Key, name: &str, value: &Encoded) -> Result<Bytes> {
         let info = self.info();
@@ -286,6 +288,7 @@ fn without_version(json: &Bytes, digits: std::ops::Range<usize>) -> Bytes {
     parts.concat().into()
 }
 
+// deviates: registry/R-CRE-30: also what marks an object as being deleted, so that none is born dying.
 /// What the server owns on a new object (`registry/R-META-01`, `R-META-02`), whatever the client sent.
 pub(super) fn fill_system_fields(meta: &mut Meta, ctx: &RequestContext, rng: &dyn Rng) {
     meta.self_link = None;

@@ -1,5 +1,8 @@
 //! Delete: a small state machine. A grace period, finalizers and the kind itself can hold an object back; the decision
 //! is made inside one transaction, on the very state that it is about.
+// deviates: registry/R-DEL-23: admission is asked once for each state that is looked at, not once for each step.
+// deviates: registry/R-DEL-14: nothing runs after a delete that found somebody else's deletion pending.
+// deviates: registry/R-DEL-16: taking the last finalizer away with a policy keeps the client's preconditions.
 
 use apiserver_storage_api::{
     Change, Entry, GetOptions, Key, Object, Preconditions, SelectionPredicate, StorageError, Ttl, Update,

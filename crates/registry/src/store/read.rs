@@ -53,6 +53,7 @@ impl<T: Object> Store<T> {
         ))
     }
 
+    // deviates: registry/R-LST-08: upstream narrows the first page alone and then misreads its own token.
     /// The keys that can match: one key for `metadata.name=x` where a key can be made (`registry/R-LST-06`), else one
     /// namespace where the request or `metadata.namespace=x` names it (`R-LST-05`), else everything.
     ///

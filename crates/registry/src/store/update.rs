@@ -68,6 +68,7 @@ impl<T: Object> Store<T> {
         if options.dry_run {
             return self.update_dry(&key, may_create, &mut run).await;
         }
+        let asked_uid = preconditions.uid.clone();
         let storage_options = apiserver_storage_api::UpdateOptions {
             preconditions,
             suggestion: None,
@@ -95,7 +96,13 @@ impl<T: Object> Store<T> {
                 } else {
                     StorageVerb::Update
                 };
-                return Err(from_storage_error(error, verb, self.info(), name));
+                let error = from_storage_error(error, verb, self.info(), name);
+                return Err(match asked_uid {
+                    Some(_) if error.is_conflict() && error.mismatch().is_none() => {
+                        error.with_mismatch(asked_uid, None)
+                    }
+                    _ => error,
+                });
             }
         };
         if completes.is_some() {

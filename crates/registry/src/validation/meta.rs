@@ -70,7 +70,8 @@ pub fn object_meta(
     errors
 }
 
-/// Faults of the step from one state to the next (`registry/R-UPD-16` to `R-UPD-18`), beside those of the new state.
+/// Faults of the step from one state to the next (`registry/R-UPD-16` to `R-UPD-18`), and again those of labels,
+/// annotations, owners and managed fields. Meant to run after [`object_meta`].
 pub fn object_meta_update(new: &Meta, old: &Meta, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if old.is_deleting() {
@@ -107,6 +108,11 @@ pub fn object_meta_update(new: &Meta, old: &Meta, path: &FieldPath) -> Vec<Field
         grace == old.deletion_grace_period_seconds,
         shown,
     );
+    // A second time, after `object_meta`: so many causes go over the wire since ever (`registry/R-UPD-20`).
+    errors.extend(labels(&new.labels, &path.child("labels")));
+    errors.extend(annotations(&new.annotations, &path.child("annotations")));
+    errors.extend(owner_references(&new.owner_references, &path.child("ownerReferences")));
+    errors.extend(managed_fields(&new.managed_fields, &path.child("managedFields")));
     errors
 }
 

@@ -7,8 +7,9 @@ use apiserver_registry::{
     Admission, Answer, ApiError, DeleteOptions, ObjectUpdate, Operation, Replace, RequestContext, Resource, Review,
     UpdateOptions,
 };
-use apiserver_storage_api::{Entry, ReadAt};
+use apiserver_storage_api::{Entry, EventKind, ReadAt, WatchItem, WatchOptions};
 use async_trait::async_trait;
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::common::{Edit, Fixture, Rules, Short, newer, refused, value, widget};
@@ -177,7 +178,7 @@ async fn missing_objects_and_failing_recipes() {
     );
 }
 
-// covers: registry/R-UPD-12, registry/R-UPD-13, registry/R-UPD-14, registry/R-UPD-15, registry/R-UPD-16, registry/R-UPD-19
+// covers: registry/R-UPD-12, registry/R-UPD-13, registry/R-UPD-14, registry/R-UPD-15, registry/R-UPD-16, registry/R-UPD-19, registry/R-UPD-20
 #[tokio::test]
 async fn what_the_server_owns_survives_an_update() {
     let fixture = Fixture::new().await;
@@ -208,7 +209,15 @@ async fn what_the_server_owns_survives_an_update() {
         .iter()
         .map(|cause| cause.field.as_str())
         .collect();
-    assert_eq!(fields, ["metadata.labels", "metadata.deletionTimestamp", "spec.color"]);
+    let want = [
+        "metadata.labels",
+        "metadata.deletionTimestamp",
+        "metadata.labels",
+        "spec.color",
+    ];
+    assert_eq!(fields, want);
+    let said = error.message().matches("metadata.labels").count();
+    assert_eq!(said, 1, "the message says it once: {error}");
     let mut elsewhere = widget("a");
     elsewhere["metadata"]["namespace"] = json!("other");
     assert_eq!(store.put(&ctx, "a", elsewhere).await.unwrap_err().code(), 400);
@@ -282,6 +291,65 @@ async fn an_update_that_was_overtaken_runs_again_on_the_new_state() {
         rules.log.take(),
         ["begin update", "rollback update", "begin update", "commit update"]
     );
+}
+
+// covers: registry/R-UPD-28, registry/R-RTS-07
+#[tokio::test]
+async fn concurrent_updates_lose_nothing() {
+    struct Count;
+    #[async_trait]
+    impl ObjectUpdate for Count {
+        async fn update(&mut self, current: Option<&Entry>) -> Result<Value, ApiError> {
+            let mut value: Value = current.unwrap().decode().map_err(ApiError::internal)?;
+            // Everybody reads before anybody writes.
+            tokio::task::yield_now().await;
+            let count: u64 = value["spec"]["color"].as_str().unwrap().parse().unwrap();
+            value["spec"]["color"] = json!((count + 1).to_string());
+            Ok(value)
+        }
+    }
+    let fixture = Fixture::in_real_time().await;
+    let (store, ctx) = (fixture.store(Rules::default()), fixture.ctx());
+    let mut object = widget("a");
+    object["spec"]["color"] = json!("0");
+    store.make(&ctx, object).await.unwrap();
+    let added = futures::future::join_all(
+        (0..8).map(|_| async { store.update(&ctx, "a", &mut Count, UpdateOptions::default()).await }),
+    );
+    let added = added.await;
+    assert_eq!(added.into_iter().filter(Result::is_ok).count(), 8);
+    let counted = store.see(&ctx, "a").await.unwrap();
+    assert_eq!(
+        (&counted["spec"]["color"], &counted["metadata"]["generation"]),
+        (&json!("8"), &json!(9))
+    );
+}
+
+// covers: registry/R-UPD-34, registry/R-NEW-09, registry/R-RES-12
+#[tokio::test]
+async fn an_object_that_is_to_expire_still_does_after_an_update() {
+    let fixture = Fixture::new().await;
+    let ctx = fixture.ctx();
+    let mortal = Rules {
+        ttl: Some(std::time::Duration::from_secs(60)),
+        ..Rules::default()
+    };
+    fixture.store(mortal).make(&ctx, widget("a")).await.unwrap();
+    // Through a front that knows nothing of lifetimes, and through a mark for deletion.
+    let store = fixture.store(Rules::default());
+    let hold = |object: &mut Value| object["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    store.edit(&ctx, "a", hold).await.unwrap();
+    store.remove(&ctx, "a").await.unwrap();
+    let mut watch = store.watch(&ctx, WatchOptions::default()).await.unwrap();
+    fixture.clock.advance(std::time::Duration::from_secs(61));
+    loop {
+        let WatchItem::Batch(batch) = watch.next().await.unwrap().unwrap() else {
+            continue;
+        };
+        assert_eq!(batch.events[0].kind, EventKind::Deleted);
+        break;
+    }
+    assert!(store.see(&ctx, "a").await.unwrap_err().is_not_found());
 }
 
 // covers: registry/R-UPD-29, registry/R-UPD-30, registry/R-UPD-08

@@ -27,7 +27,11 @@ pub(crate) struct Fixture {
 }
 
 /// 2026-11-21T00:00:00Z.
-pub(crate) const START: u64 = 1_795_219_200;
+const START: u64 = 1_795_219_200;
+
+fn manual() -> ManualClock {
+    ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(START))
+}
 
 pub(crate) fn widgets() -> ResourceInfo {
     ResourceInfo::new("example.com", "v1", "widgets", "Widget", ResourceScope::Namespaced)
@@ -44,9 +48,23 @@ impl Fixture {
     }
 
     pub(crate) async fn of(info: ResourceInfo) -> Self {
-        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(START));
-        let config = EmbeddedConfig::memory().with_clock(Arc::new(clock.clone()));
-        let kv = Arc::new(EmbeddedKv::open(config).await.expect("a store in memory opens"));
+        let clock = manual();
+        Self::open(
+            info,
+            clock.clone(),
+            EmbeddedConfig::memory().with_clock(Arc::new(clock)),
+        )
+        .await
+    }
+
+    /// The backend waits in real time, as it does between attempts of writers that disturb each other.
+    pub(crate) async fn in_real_time() -> Self {
+        Self::open(widgets(), manual(), EmbeddedConfig::memory()).await
+    }
+
+    async fn open(info: ResourceInfo, clock: ManualClock, config: EmbeddedConfig) -> Self {
+        let kv = EmbeddedKv::open(config).await;
+        let kv = Arc::new(kv.expect("a store in memory opens"));
         let storage = Arc::new(Wrapped::new(Arc::new(kv.store(info))));
         Self { clock, kv, storage }
     }
