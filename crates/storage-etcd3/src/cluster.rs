@@ -103,10 +103,9 @@ impl Cluster {
         (index, &self.members[index])
     }
 
-    /// The member failed: the next one is current, unless somebody saw to that already. What was known of it may have
-    /// changed when it comes back.
+    /// The member failed: the next one is current, unless somebody saw to that already.
     pub(crate) fn rotate(&self, failed: usize) {
-        self.members[failed].set_trust(Trust::Unknown);
+        self.members[failed].recheck();
         let next = (failed + 1) % self.members.len();
         if next != failed {
             let moved = self
@@ -222,15 +221,16 @@ impl Cluster {
         Ok(revision)
     }
 
-    /// The cluster's id, once anything has answered.
-    pub(crate) fn id(&self) -> Option<u64> {
-        let id = self.identity.lock().cluster;
-        (id != 0).then_some(id)
+    /// The cluster's id, and how often the store was another one or went back since this process looks; once anything
+    /// has answered.
+    pub(crate) fn id(&self) -> Option<(u64, u64)> {
+        let identity = self.identity.lock();
+        (identity.cluster != 0).then_some((identity.cluster, identity.generation))
     }
 
     /// Asks a member for its version, unless it is known.
     pub(crate) async fn learn_trust(&self, member: &Member) -> Trust {
-        if member.trust() != Trust::Unknown {
+        if !member.unchecked() {
             return member.trust();
         }
         let status = async {

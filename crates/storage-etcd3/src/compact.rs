@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 
 use apiserver_storage_api::Revision;
-use apiserver_storage_kv::KvResult;
+use apiserver_storage_kv::{KvError, KvResult, KvWatchItem, WatchRequest};
 
 use crate::convert;
 use crate::shared::Shared;
+use crate::watch;
 
 /// The key of all API servers on a cluster, at the root, below no prefix.
 pub(crate) const KEY: &str = "compact_rev_key";
@@ -65,12 +66,7 @@ async fn cycle(shared: &Shared, state: State) -> KvResult<State> {
                 revision: Some(now),
             });
         };
-        let learned = std::str::from_utf8(&stored.value)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        if let Some(learned) = learned.and_then(Revision::new) {
-            shared.note_compacted(learned);
-        }
+        learn(shared, &stored.value);
         return Ok(State {
             time: stored.version,
             revision: Some(now),
@@ -90,4 +86,50 @@ async fn cycle(shared: &Shared, state: State) -> KvResult<State> {
         time: state.time + 1,
         revision: Some(now),
     })
+}
+
+/// How long after a failure the key is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Follows the key until the cluster is closed: what others compact is known here, too.
+pub(crate) async fn observe(shared: Arc<Shared>) {
+    loop {
+        match follow(&shared).await {
+            Ok(()) | Err(KvError::Closed) => return,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(error, "etcd compaction key cannot be followed");
+            }
+        }
+        shared.cluster.clock().sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn follow(shared: &Arc<Shared>) -> KvResult<()> {
+    let (stored, revision) = shared.get(KEY, None).await?;
+    if let Some(stored) = stored {
+        learn(shared, &stored.value);
+    }
+    let request = WatchRequest {
+        key: KEY.to_owned(),
+        prefix: false,
+        from: Some(revision.next()),
+        previous: false,
+    };
+    let mut watch = watch::open(Arc::clone(shared), request).await?;
+    while let Some(item) = watch.items.next().await {
+        if let KvWatchItem::Batch { events, .. } = item? {
+            let written = events.iter().filter_map(|event| event.current.as_ref());
+            written.for_each(|pair| learn(shared, &pair.value));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the revision out of the key. What is no number says nothing.
+fn learn(shared: &Shared, value: &[u8]) {
+    let revision = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    if let Some(revision) = revision.and_then(Revision::new) {
+        shared.note_compacted(revision);
+    }
 }

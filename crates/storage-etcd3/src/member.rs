@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, MaintenanceClient, WatchClient};
 use parking_lot::Mutex;
@@ -35,6 +35,8 @@ pub(crate) struct Member {
     unary: OnceCell<Clients>,
     links: Mutex<Vec<Weak<Link>>>,
     trust: AtomicU8,
+    /// The server was away, and may have come back as another version.
+    recheck: AtomicBool,
 }
 
 /// The clients of the connection for reads and writes.
@@ -53,12 +55,18 @@ impl std::fmt::Debug for Clients {
 
 /// A connection for watches. Whoever holds it has a watch on it.
 pub(crate) struct Link {
-    client: WatchClient,
+    client: Client,
+    watch: WatchClient,
 }
 
 impl Link {
-    pub(crate) fn client(&self) -> WatchClient {
-        self.client.clone()
+    pub(crate) fn watch_client(&self) -> WatchClient {
+        self.watch.clone()
+    }
+
+    /// Logs in anew: on a watch a token that ended is no error that would do it.
+    pub(crate) async fn log_in(&self) -> Result<(), etcd_client::Error> {
+        self.client.refresh_token().await
     }
 }
 
@@ -92,6 +100,7 @@ impl Member {
             unary: OnceCell::new(),
             links: Mutex::new(Vec::new()),
             trust: AtomicU8::new(Trust::Unknown as u8),
+            recheck: AtomicBool::new(true),
         })
     }
 
@@ -115,7 +124,8 @@ impl Member {
         }
         let client = self.client(STREAM_WINDOW, WATCH_WINDOW).await?;
         let link = Arc::new(Link {
-            client: client.watch_client().max_decoding_message_size(usize::MAX),
+            watch: client.watch_client().max_decoding_message_size(usize::MAX),
+            client,
         });
         self.links.lock().push(Arc::downgrade(&link));
         Ok(link)
@@ -149,8 +159,19 @@ impl Member {
         }
     }
 
+    /// Whether the server is to be asked for its version.
+    pub(crate) fn unchecked(&self) -> bool {
+        self.recheck.load(Ordering::Relaxed)
+    }
+
+    /// The server failed; what was known stands until it answers again.
+    pub(crate) fn recheck(&self) {
+        self.recheck.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_trust(&self, trust: Trust) {
         self.trust.store(trust as u8, Ordering::Relaxed);
+        self.recheck.store(false, Ordering::Relaxed);
     }
 }
 

@@ -10,12 +10,14 @@ mod open;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use etcd_client::{GetOptions, WatchResponse};
 use futures::stream::{self, StreamExt};
 use futures::{FutureExt, future};
 use tokio::sync::watch;
 
+use apiserver_storage_api::time::jitter;
 use apiserver_storage_api::{BoxError, Revision};
 use apiserver_storage_kv::{KvError, KvResult, KvWatch, KvWatchItem, WatchRequest};
 
@@ -25,6 +27,9 @@ use crate::cluster::Retry;
 use crate::convert;
 use crate::error::{Failure, classify, fault};
 use crate::shared::Shared;
+
+/// How far the resumed watches of a broken connection are apart.
+const RESUME_SPREAD: Duration = Duration::from_millis(20);
 
 /// Opens a watch; returns when a member has accepted it.
 pub(crate) async fn open(shared: Arc<Shared>, request: WatchRequest) -> KvResult<KvWatch> {
@@ -160,11 +165,11 @@ impl Live {
             Wake::Closed => Err(KvError::Closed),
             Wake::Message(message) => match *message {
                 Ok(Some(response)) => self.response(response),
-                Ok(None) => self.broken("the stream ended".into()),
+                Ok(None) => self.lost("the stream ended".into()),
                 Err(error) => match classify(error) {
                     // An open stream that fails is broken, whatever it says: opening it anew shows what is the matter.
-                    Failure::Answer(error) => self.broken(error.into()),
-                    Failure::Lost(cause) | Failure::NotSent(cause) => self.broken(cause),
+                    Failure::Answer(error) => self.lost(error.into()),
+                    Failure::Lost(cause) | Failure::NotSent(cause) => self.lost(cause),
                 },
             },
             Wake::Asked => {
@@ -196,7 +201,7 @@ impl Live {
                     compacted: Some(compacted),
                 }) if compacted <= self.batches.next() => self.broken("opened too early".into()),
                 Failure::Answer(error) => Err(self.shared.learned(error)),
-                Failure::Lost(cause) | Failure::NotSent(cause) => self.broken(cause),
+                Failure::Lost(cause) | Failure::NotSent(cause) => self.lost(cause),
             };
         }
         if let Some(revision) = progress_of(&response) {
@@ -209,14 +214,22 @@ impl Live {
         self.batches.events(response.0.events, last_fragment, &mut self.ready)
     }
 
+    /// The member failed: everybody goes to the next one.
+    fn lost(&mut self, cause: BoxError) -> KvResult<()> {
+        if let Some(open) = &self.open {
+            self.shared.cluster.rotate(open.member);
+        }
+        self.broken(cause)
+    }
+
+    /// The stream is of no use; a new one may be had anywhere.
     fn broken(&mut self, cause: BoxError) -> KvResult<()> {
         self.batches.interrupted();
         self.unanswered = false;
         if let Some(open) = self.open.take() {
             let server = &self.shared.cluster.members()[open.member].server;
             let (key, next) = (&self.request.key, self.batches.next());
-            tracing::debug!(key, %next, server, cause, "etcd watch broke, going on elsewhere");
-            self.shared.cluster.rotate(open.member);
+            tracing::debug!(key, %next, server, cause, "etcd watch broke, to be opened anew");
         }
         metrics::counter!("apiserver_storage_etcd_watch_resumes_total").increment(1);
         Ok(())
@@ -229,6 +242,8 @@ impl Live {
         let next = self.batches.next();
         let mut retry = Retry::new(cluster, cluster.config.resume_deadline);
         let resumed = async {
+            // All watches of a connection break at once; they need not come back at once.
+            cluster.clock().sleep(jitter(&*cluster.config.rng, RESUME_SPREAD)).await;
             loop {
                 self.same_store().await?;
                 match cluster.open_watch(&self.request, next).await {

@@ -72,14 +72,15 @@ impl Cluster {
     ) -> Result<Open, Failure> {
         let link = member.link().await.map_err(classify)?;
         let options = options(request, start, trusted)?;
-        let stream = link
-            .client()
-            .watch(convert::start_key(&request.key), Some(options))
-            .await;
+        let key = convert::start_key(&request.key);
+        let stream = link.watch_client().watch(key, Some(options)).await;
         let (sender, mut responses) = stream.map_err(classify)?.split();
         let created = responses.message().await.map_err(classify)?;
         let created = created.ok_or_else(|| Failure::Lost("the watch ended before it began".into()))?;
         if let Some(failure) = ended(&created) {
+            if needs_login(&created) {
+                link.log_in().await.map_err(classify)?;
+            }
             return Err(failure);
         }
         if !created.created() {
@@ -123,11 +124,19 @@ pub(crate) fn ended(response: &WatchResponse) -> Option<Failure> {
         return Some(Failure::Answer(compacted));
     }
     let reason = response.cancel_reason();
-    Some(if reason.contains("permission denied") || reason.contains("auth") {
-        Failure::Answer(fault(format!("the watch was refused: {reason}")))
-    } else {
-        Failure::Lost(format!("the watch was canceled: {reason}").into())
-    })
+    Some(
+        if reason.contains("permission denied") || reason.contains("user name is empty") {
+            Failure::Answer(fault(format!("the watch was refused: {reason}")))
+        } else {
+            Failure::Lost(format!("the watch was canceled: {reason}").into())
+        },
+    )
+}
+
+/// Whether the server refused the watch because the token that came with it means nothing (any more).
+fn needs_login(response: &WatchResponse) -> bool {
+    let reason = response.cancel_reason();
+    reason.contains("invalid auth token") || reason.contains("auth store is old")
 }
 
 /// The revision of a response that has only a header: a report of progress.

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,16 @@ pub(crate) fn etcd_binary() -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// Whether it is the oldest kind, which lacks a flag and reports no trustworthy progress.
+pub(crate) fn is_3_4(binary: &Path) -> bool {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    let version = VERSION.get_or_init(|| {
+        let said = Command::new(binary).arg("--version").output().expect("etcd runs");
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    });
+    version.contains("etcd Version: 3.4.")
 }
 
 /// A port that nobody listens on, outside of those that outgoing connections take.
@@ -149,12 +160,14 @@ impl Etcd {
                 "--initial-cluster-token",
                 &self.token,
             ])
-            // A killed process loses nothing that the system has.
-            .arg("--unsafe-no-fsync")
             .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(Stdio::from(log.try_clone().expect("a second handle")))
             .stderr(Stdio::from(log));
+        if !is_3_4(&self.binary) {
+            // A killed process loses nothing that the system has.
+            command.arg("--unsafe-no-fsync");
+        }
         if let Some(tls) = &self.tls {
             command
                 .arg("--cert-file")
@@ -173,7 +186,7 @@ impl Etcd {
         let start = Instant::now();
         loop {
             let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-            if log.contains("ready to serve client requests") {
+            if log.contains("serving client traffic") {
                 return;
             }
             let child = self.child.as_mut().expect("etcd was started");

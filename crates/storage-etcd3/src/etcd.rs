@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use apiserver_storage_api::Revision;
+use apiserver_storage_api::{ResourceInfo, Revision};
 use apiserver_storage_kv::{
-    Capabilities, Expected, Kv, KvError, KvPair, KvResult, KvWatch, Lease, LeaseId, RangePage, RangeRequest, StoreId,
-    WatchRequest, WriteOutcome,
+    Capabilities, Expected, Kv, KvError, KvPair, KvResult, KvStoreConfig, KvWatch, Lease, LeaseId, RangePage,
+    RangeRequest, StoreId, WatchRequest, WriteOutcome,
 };
+use apiserver_storage_transform::Identity;
 
 use crate::cluster::Cluster;
 use crate::config::{EtcdConfig, EtcdConfigError};
 use crate::member::Trust;
 use crate::shared::Shared;
-use crate::{compact, health, watch};
+use crate::{Etcd3Store, compact, health, watch};
 
 /// An etcd cluster as a backend: one value per cluster and process, however many resources are kept in it.
 ///
@@ -25,7 +27,7 @@ use crate::{compact, health, watch};
 #[derive(Debug)]
 pub struct EtcdKv {
     shared: Arc<Shared>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl EtcdKv {
@@ -40,7 +42,10 @@ impl EtcdKv {
     pub async fn connect(config: EtcdConfig) -> Result<Self, EtcdConfigError> {
         let shared = Arc::new(Shared::new(Cluster::new(config)?));
         health::probe(&shared).await;
-        let mut tasks = vec![tokio::spawn(health::run(Arc::clone(&shared)))];
+        let mut tasks = vec![
+            tokio::spawn(health::run(Arc::clone(&shared))),
+            tokio::spawn(compact::observe(Arc::clone(&shared))),
+        ];
         if let Some(interval) = shared
             .cluster
             .config
@@ -49,14 +54,39 @@ impl EtcdKv {
         {
             tasks.push(tokio::spawn(compact::run(Arc::clone(&shared), interval)));
         }
+        let tasks = Mutex::new(tasks);
         Ok(Self { shared, tasks })
+    }
+
+    /// The store of one resource in here, under `/registry`, as JSON and not encrypted. Where that is to be otherwise:
+    /// [`Etcd3Store::new`].
+    pub fn store(self: &Arc<Self>, resource: ResourceInfo) -> Etcd3Store {
+        let config = &self.shared.cluster.config;
+        let config = KvStoreConfig::new("/registry", Arc::new(Identity))
+            .with_clock(Arc::clone(&config.clock))
+            .with_rng(Arc::clone(&config.rng));
+        Etcd3Store::new(Arc::clone(self), resource, config)
+    }
+
+    /// Bytes of the database of the member that calls go to.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError`] when no member answers.
+    pub async fn database_bytes(&self) -> KvResult<u64> {
+        let status = self.shared.cluster.read(|clients| {
+            let mut maintenance = clients.maintenance.clone();
+            async move { maintenance.status().await }
+        });
+        Ok(u64::try_from(status.await?.db_size()).unwrap_or_default())
     }
 
     /// Ends watches and background tasks; calls that come later fail with [`KvError::Closed`]. Calls that are under way
     /// come to their end.
-    pub async fn close(mut self) {
+    pub async fn close(&self) {
         self.shared.cluster.close();
-        for task in self.tasks.drain(..) {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
             task.abort();
             // What it says is that it was cancelled.
             let _ = task.await;
@@ -67,7 +97,7 @@ impl EtcdKv {
 impl Drop for EtcdKv {
     fn drop(&mut self) {
         self.shared.cluster.close();
-        for task in &self.tasks {
+        for task in self.tasks.get_mut() {
             task.abort();
         }
     }
@@ -131,7 +161,8 @@ impl Kv for EtcdKv {
     }
 
     /// The cluster's id. A cluster that is made anew or restored under another token has another one; one that is
-    /// restored under its old name is noticed because its revision went back.
+    /// restored under its old name is noticed because its revision went back; it has another id from then on, in this
+    /// process.
     async fn store_id(&self) -> KvResult<StoreId> {
         let id = match self.shared.cluster.id() {
             Some(id) => id,
@@ -140,7 +171,10 @@ impl Kv for EtcdKv {
                 self.shared.cluster.id().unwrap_or_default()
             }
         };
-        Ok(StoreId(format!("etcd-{id:016x}")))
+        Ok(StoreId(match id {
+            (cluster, 0) => format!("etcd-{cluster:016x}"),
+            (cluster, generation) => format!("etcd-{cluster:016x}-{generation}"),
+        }))
     }
 
     /// Progress is trusted when the member that calls go to has a version without the known faults, and no other
