@@ -133,6 +133,11 @@ impl ReferenceKv {
         self.0.state.lock().before_range.push(Box::new(hook));
     }
 
+    /// Forgets all leases; keys that hang on them stay for ever.
+    pub fn forget_leases(&self) {
+        self.0.state.lock().leases.clear();
+    }
+
     /// Takes no larger values from now on.
     pub fn set_max_value_bytes(&self, limit: usize) {
         self.0.state.lock().max_value_bytes = limit;

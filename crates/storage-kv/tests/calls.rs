@@ -1,0 +1,176 @@
+//! What an operation costs in calls to the backend, and what it does at the backend's limits.
+
+mod common;
+
+use std::time::Duration;
+
+use apiserver_storage_api::{
+    CreateOptions, DeleteOptions, ListAt, ListOptions, NoCheck, Storage, StorageError, UpdateOptions,
+};
+use apiserver_storage_testing::fixture::*;
+use apiserver_storage_testing::{BindingTransformer, Calls, ReferenceKv};
+
+use common::{config, sealed, store, store_with};
+
+fn calls(kv: &ReferenceKv) -> (u64, u64, u64) {
+    let Calls {
+        gets, ranges, writes, ..
+    } = kv.take_calls();
+    (gets, ranges, writes)
+}
+
+// covers: storage-etcd3/TXN-08, storage-api/UPD-11, storage-api/DEL-06, storage-api/DEL-07
+#[tokio::test]
+async fn operations_cost_few_calls() {
+    let (kv, store) = store();
+    let a = key("ns", "a");
+    let created = create_pod(&store, "ns", "a").await;
+    assert_eq!(calls(&kv), (0, 0, 1), "create");
+    get(&store, &a).await;
+    assert_eq!(calls(&kv), (1, 0, 0), "get");
+    let changed = change(&store, &a, label("x", "1")).await;
+    assert_eq!(calls(&kv), (1, 0, 1), "update");
+    let suggest = |entry: &apiserver_storage_api::Entry| UpdateOptions {
+        suggestion: Some(entry.clone()),
+        ..UpdateOptions::default()
+    };
+    let changed = try_change(&store, &a, suggest(&changed), label("x", "2"))
+        .await
+        .expect("updated");
+    assert_eq!(calls(&kv), (0, 0, 1), "update with a good suggestion");
+    try_change(&store, &a, suggest(&created), label("x", "3"))
+        .await
+        .expect("updated");
+    assert_eq!(calls(&kv), (0, 0, 2), "update with a bad suggestion");
+    change(&store, &a, nothing).await;
+    assert_eq!(calls(&kv), (1, 0, 0), "update that changes nothing");
+    let options = DeleteOptions {
+        suggestion: Some(changed),
+        ..DeleteOptions::default()
+    };
+    store.delete(&a, options, &mut NoCheck).await.expect("deleted");
+    assert_eq!(calls(&kv), (0, 0, 2), "delete with a bad suggestion");
+}
+
+// covers: storage-etcd3/PAGE-08, storage-etcd3/PAGE-09, storage-etcd3/PAGE-10
+#[tokio::test]
+async fn pages_grow_when_little_is_selected() {
+    let (kv, store) = store();
+    for n in 0..1000 {
+        create_pod(&store, "ns", &format!("p{n:04}")).await;
+    }
+    calls(&kv);
+    list(&store, &all(), page(ListAt::MostRecent, 10)).await;
+    assert_eq!(calls(&kv), (0, 1, 0), "an unfiltered page");
+    let rare = ListOptions {
+        predicate: by_field("metadata.name=p0999"),
+        ..page(ListAt::MostRecent, 1)
+    };
+    assert_eq!(list(&store, &all(), rare).await.entries.len(), 1);
+    assert_eq!(calls(&kv), (0, 10, 0), "1 + 2 + 4 + ... + 512");
+    let all_of_them = list(&store, &all(), ListOptions::default()).await;
+    assert_eq!((all_of_them.entries.len(), calls(&kv)), (1000, (0, 2, 0)));
+}
+
+#[tokio::test]
+async fn pages_of_large_objects_are_bounded_by_their_bytes() {
+    let (kv, store) = store();
+    let mut large = pod("ns", "a");
+    large["spec"]["filler"] = "x".repeat(500_000).into();
+    for n in 0..30 {
+        create(&store, &key("ns", &format!("p{n:02}")), &large).await;
+    }
+    calls(&kv);
+    let mut pages = store
+        .list(&all(), ListOptions::default())
+        .await
+        .expect("a list")
+        .into_pages();
+    let mut sizes = Vec::new();
+    while let Some(page) = futures::StreamExt::next(&mut pages).await {
+        sizes.push(page.expect("a page").entries.len());
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 30);
+    assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
+}
+
+// covers: storage-etcd3/SIZE-01, storage-etcd3/SIZE-03
+#[tokio::test]
+async fn an_object_that_is_too_large_is_refused_before_it_is_sent() {
+    for (kv, store) in [store(), sealed(BindingTransformer::default())] {
+        let created = create_pod(&store, "ns", "a").await;
+        let size = common::stored(&kv, &created).len();
+        kv.take_calls();
+        // What fits exactly still fits; encryption counts.
+        kv.set_max_value_bytes(size);
+        create_pod(&store, "ns", "b").await;
+        kv.set_max_value_bytes(size - 1);
+        kv.take_calls();
+        let refused = store
+            .create(&key("ns", "c"), encoded(&pod("ns", "c")), CreateOptions::default())
+            .await;
+        match refused {
+            Err(StorageError::TooLargeObject { key, size: got, limit }) => {
+                assert_eq!((key.as_str(), got, limit), ("/registry/pods/ns/c", size, size - 1));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(calls(&kv), (0, 0, 0));
+    }
+}
+
+// covers: storage-etcd3/LEASE-11
+#[tokio::test]
+async fn a_lease_that_went_away_is_replaced() {
+    let (kv, store) = store();
+    kv.before_write(ReferenceKv::forget_leases);
+    let options = CreateOptions {
+        ttl: Some(Duration::from_secs(5)),
+    };
+    let created = store
+        .create(&key("ns", "a"), encoded(&pod("ns", "a")), options)
+        .await
+        .expect("created");
+    kv.advance(Duration::from_secs(5));
+    let gone = store.get(created.key(), Default::default()).await;
+    assert!(gone.is_err_and(|error| error.is_not_found()));
+}
+
+// covers: storage-api/CREATE-05
+#[tokio::test]
+async fn lifetimes_are_rounded_up_to_seconds() {
+    let (kv, store) = store();
+    let options = CreateOptions {
+        ttl: Some(Duration::from_millis(1500)),
+    };
+    store
+        .create(&key("ns", "a"), encoded(&pod("ns", "a")), options)
+        .await
+        .expect("created");
+    kv.advance(Duration::from_millis(1999));
+    get(&store, &key("ns", "a")).await;
+    kv.advance(Duration::from_millis(1));
+    assert!(store.get(&key("ns", "a"), Default::default()).await.is_err());
+}
+
+// covers: storage-etcd3/LAYOUT-01, storage-etcd3/CFG-01
+#[tokio::test]
+async fn keys_lie_below_the_cluster_prefix() {
+    let mut config = config();
+    config.cluster_prefix = "custom//prefix/".into();
+    let (kv, store) = store_with(config);
+    create_pod(&store, "ns", "a").await;
+    assert_eq!(store.full_key(&key("ns", "a")), "/custom/prefix/pods/ns/a");
+    assert!(kv.raw_get("/custom/prefix/pods/ns/a").is_some());
+    let listed = list(&store, &all(), ListOptions::default()).await;
+    assert_eq!(names(&listed.entries), ["ns/a"]);
+}
+
+#[tokio::test]
+async fn a_stored_key_that_no_request_can_name_is_left_out() {
+    let (kv, store) = store();
+    create_pods(&store, &["a", "b"]).await;
+    kv.raw_put("/registry/pods/ns/../x", "{}");
+    let listed = list(&store, &all(), ListOptions::default()).await;
+    assert_eq!(names(&listed.entries), ["ns/a", "ns/b"]);
+}
