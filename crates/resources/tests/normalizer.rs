@@ -91,7 +91,7 @@ fn what_a_server_writes_by_itself_is_written_again_the_same() {
 }
 
 #[test]
-fn embedded_documents_are_served_as_the_client_wrote_them() {
+fn embedded_documents_are_served_and_stored_as_the_client_wrote_them() {
     let recorded = objects()
         .into_iter()
         .find(|recorded| recorded.name == EMBEDDED[0] && recorded.form == "json");
@@ -101,6 +101,8 @@ fn embedded_documents_are_served_as_the_client_wrote_them() {
         .expect("reads");
     let served = String::from_utf8_lossy(&read.json).replace("\"resourceVersion\":\"4711\",", "");
     assert_same_text(EMBEDDED[0], format!("{served}\n").as_bytes(), &stored);
+    let again = of("apps/v1", "ControllerRevision").encode(&Encoded::from_json(read.json), MediaType::Json);
+    assert_same_text(EMBEDDED[0], &again.expect("can be stored"), &stored);
 }
 
 #[test]

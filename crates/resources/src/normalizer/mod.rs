@@ -181,8 +181,14 @@ impl BuiltinNormalizer {
             insert_at,
             comma,
             end,
+            has_newline,
+            revision: own_revision,
             attributes,
+            ..
         } = scan(self.served_type, self.served, stored, fields)?;
+        if !has_newline || own_revision.is_some() {
+            return None;
+        }
         let reporter = attributes.fields.get(EVENT_REPORTER).map(str::to_owned);
         let wants_source = self.served.kind == "Event" && attributes.fields.get(EVENT_SOURCE).is_some();
         if wants_source && reporter.is_none() {
@@ -203,6 +209,26 @@ impl BuiltinNormalizer {
         json.extend_from_slice(if comma == Comma::After { b"\"," } else { b"\"" });
         json.extend_from_slice(stored.get(insert_at..end)?);
         Some(Normalized::new(json.into(), at, attributes, MediaType::Json))
+    }
+
+    /// The stored form of an object that is canonical and complete as it came, stored or served; `None` for any other.
+    fn keep(&self, object: &Bytes) -> Option<Bytes> {
+        if self.served != self.stored {
+            return None;
+        }
+        let scanned = scan(self.served_type, self.served, object, &[])?;
+        if scanned.has_self_link {
+            return None;
+        }
+        if scanned.has_newline && scanned.revision.is_none() {
+            return Some(object.clone());
+        }
+        let cut = scanned.revision.unwrap_or(scanned.end..scanned.end);
+        let mut stored = Vec::with_capacity(scanned.end + 1);
+        stored.extend_from_slice(object.get(..cut.start)?);
+        stored.extend_from_slice(object.get(cut.end..scanned.end)?);
+        stored.push(b'\n');
+        Some(stored.into())
     }
 
     /// Decodes a value and writes it anew.
@@ -237,8 +263,14 @@ impl Normalizer for BuiltinNormalizer {
     }
 
     fn encode(&self, object: &Encoded, media_type: MediaType) -> Result<Bytes, Malformed> {
+        let media_type = self.media_type(media_type);
+        if media_type == MediaType::Json
+            && let Some(stored) = self.keep(object.json())
+        {
+            return Ok(stored);
+        }
         let object = self.in_version(read_json(object.json())?, self.stored)?;
-        let stored = match self.media_type(media_type) {
+        let stored = match media_type {
             MediaType::Json => wire::encode_stored(self.stored, &object).map_err(malformed)?,
             MediaType::Protobuf => protobuf::encode_stored(self.stored, &object).map_err(malformed)?,
             MediaType::Cbor => {

@@ -24,8 +24,14 @@ pub(super) struct Scanned {
     pub(super) insert_at: usize,
     /// Whether it stands alone, after something, or before something.
     pub(super) comma: Comma,
-    /// The end of the object, before the newline.
+    /// The end of the object.
     pub(super) end: usize,
+    /// Whether the newline of stored values follows.
+    pub(super) has_newline: bool,
+    /// A resource version that is there already, with its comma. Stored values have none.
+    pub(super) revision: Option<Range<usize>>,
+    /// Whether there is a self link. Stored values have none.
+    pub(super) has_self_link: bool,
     pub(super) attributes: Attributes,
 }
 
@@ -54,7 +60,7 @@ pub(super) fn scan(ty: &'static Type, gvk: Gvk<'_>, stored: &[u8], fields: &[Sel
     };
     scan.root(ty, gvk)?;
     let end = scan.cursor.at();
-    scan.cursor.expect(b"\n")?;
+    let has_newline = scan.cursor.accept(b"\n");
     if scan.cursor.peek().is_some() {
         return None;
     }
@@ -63,6 +69,9 @@ pub(super) fn scan(ty: &'static Type, gvk: Gvk<'_>, stored: &[u8], fields: &[Sel
         insert_at,
         comma,
         end,
+        has_newline,
+        revision: scan.metadata.revision.take(),
+        has_self_link: scan.metadata.has_self_link,
         attributes: scan.attributes()?,
     })
 }
@@ -71,6 +80,8 @@ pub(super) fn scan(ty: &'static Type, gvk: Gvk<'_>, stored: &[u8], fields: &[Sel
 #[derive(Default)]
 struct Metadata {
     insert: Option<(usize, Comma)>,
+    revision: Option<Range<usize>>,
+    has_self_link: bool,
     name: Option<Text>,
     namespace: Option<Text>,
     uid: Option<Text>,
@@ -449,13 +460,9 @@ impl Scan<'_> {
             let key_at = self.cursor.at();
             let index = self.key(&mut frame)?;
             let field = &ty.fields[index];
-            if index == revision_at {
-                return None;
-            }
             if index > revision_at && self.metadata.insert.is_none() {
                 self.metadata.insert = Some((key_at, Comma::After));
             }
-            first = false;
             let start = self.cursor.at();
             let wanted = self.step(wanted, field.name);
             if field.name == "labels" && wanted.bits == 0 {
@@ -464,6 +471,11 @@ impl Scan<'_> {
                 self.field(&frame, index, wanted)?;
             }
             let at = start..self.cursor.at();
+            if index == revision_at {
+                let is_followed = first && self.cursor.peek() == Some(b',');
+                self.metadata.revision = Some(key_at - usize::from(!first)..at.end + usize::from(is_followed));
+            }
+            first = false;
             self.note(field.name, at.clone());
             self.after(&mut frame, index, at)?;
         }
@@ -496,6 +508,7 @@ impl Scan<'_> {
             "name" => self.metadata.name = text(),
             "namespace" => self.metadata.namespace = text(),
             "uid" => self.metadata.uid = text(),
+            "selfLink" => self.metadata.has_self_link = true,
             "deletionTimestamp" => self.metadata.deleting = true,
             _ => {}
         }

@@ -68,6 +68,12 @@ fn check(name: &str, normalizer: &BuiltinNormalizer, stored: &[u8]) -> bool {
         assert_eq!(scanned.resource_version, rewritten.resource_version, "{name}");
     }
     assert_eq!(&scanned.json[scanned.resource_version.clone()], b"4711", "{name}");
+    assert_eq!(normalizer.keep(&scanned.json).as_deref(), Some(stored), "{name}");
+    assert_eq!(
+        normalizer.keep(&Bytes::copy_from_slice(stored)).as_deref(),
+        Some(stored),
+        "{name}"
+    );
     true
 }
 
@@ -87,6 +93,29 @@ fn nearly_all_of_what_a_cluster_holds_is_taken() {
         "{taken} of {}, not {left:?}",
         values.len()
     );
+}
+
+#[test]
+fn what_is_kept_has_no_field_of_the_server() {
+    let normalizer = BuiltinNormalizer::of(Gvk::new("", "v1", "ConfigMap")).expect("built in");
+    let head = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"#;
+    for (metadata, want) in [
+        (r#""resourceVersion":"7""#, Some("")),
+        (r#""name":"a","resourceVersion":"7""#, Some(r#""name":"a""#)),
+        (r#""resourceVersion":"7","generation":1"#, Some(r#""generation":1"#)),
+        (
+            r#""uid":"u","resourceVersion":"7","generation":1"#,
+            Some(r#""uid":"u","generation":1"#),
+        ),
+        (r#""name":"a""#, Some(r#""name":"a""#)),
+        (r#""name":"a","selfLink":"/x""#, None),
+        (r#""resourceVersion":"7","resourceVersion":"8""#, None),
+        (r#""generation":1,"name":"a""#, None),
+    ] {
+        let kept = normalizer.keep(&format!("{head}{metadata}}}}}").into());
+        let want = want.map(|metadata| format!("{head}{metadata}}}}}\n"));
+        assert_eq!(kept.as_deref(), want.as_ref().map(String::as_bytes), "{metadata}");
+    }
 }
 
 #[test]
