@@ -198,12 +198,13 @@ async fn open_backend(config: &Config, checked: &Checked) -> Result<Backend, Ope
         BackendKind::Embedded => EmbeddedConfig::directory(&config.data_dir),
         #[cfg(feature = "etcd3")]
         BackendKind::Etcd3 => {
-            let etcd = apiserver_storage_etcd3::EtcdConfig::new(config.etcd.servers.clone())
-                .with_ca_file(config.etcd.ca_file.clone())
-                .with_cert_file(config.etcd.cert_file.clone())
-                .with_key_file(config.etcd.key_file.clone())
+            let mut etcd = apiserver_storage_etcd3::EtcdConfig::new(config.etcd.servers.clone())
                 .with_clock(Arc::clone(&config.clock))
                 .with_rng(Arc::clone(&config.rng));
+            etcd.ca_file.clone_from(&config.etcd.ca_file);
+            etcd.cert_file.clone_from(&config.etcd.cert_file);
+            etcd.key_file.clone_from(&config.etcd.key_file);
+            etcd.probe_key = format!("{}/health", checked.prefix);
             let kv = apiserver_storage_etcd3::EtcdKv::connect(etcd)
                 .await
                 .map_err(|error| OpenError::Backend {
