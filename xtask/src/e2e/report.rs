@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 pub(super) struct Report {
     scenario: String,
     passed: usize,
+    skipped: usize,
     failed: Vec<String>,
 }
 
@@ -48,6 +49,12 @@ impl Report {
         result.with_context(|| name.to_owned())
     }
 
+    /// Says that the rest of the scenario cannot be tried on this machine.
+    pub(super) fn skip(&mut self, reason: &str) {
+        self.skipped += 1;
+        println!("  skipped: {reason}");
+    }
+
     fn note(&mut self, name: &str, start: Instant, error: Option<&anyhow::Error>) {
         let time = start.elapsed().as_secs_f64();
         match error {
@@ -64,7 +71,8 @@ impl Report {
 
     /// The number of steps, all passed; an error when one failed.
     pub(super) fn finish(&self) -> Result<usize> {
-        println!("\ne2e: {} steps passed, {} failed", self.passed, self.failed.len());
+        let (passed, failed, skipped) = (self.passed, self.failed.len(), self.skipped);
+        println!("\ne2e: {passed} steps passed, {failed} failed, {skipped} scenarios skipped");
         for name in &self.failed {
             println!("  FAILED {name}");
         }
