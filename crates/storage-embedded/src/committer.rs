@@ -17,6 +17,7 @@ use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::error::Trouble;
 use crate::group::Group;
+use crate::upkeep::Upkeep;
 use crate::writer::{Decision, Op, Writer};
 
 /// Requests that wait; a caller beyond that waits for a place.
@@ -42,7 +43,13 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Starts the thread.
-    pub(crate) fn start(engine: Arc<Engine>, disk: Arc<Disk>, writer: Writer, clock: Arc<dyn Clock>) -> KvResult<Self> {
+    pub(crate) fn start(
+        engine: Arc<Engine>,
+        disk: Arc<Disk>,
+        writer: Writer,
+        clock: Arc<dyn Clock>,
+        upkeep: Upkeep,
+    ) -> KvResult<Self> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (ending, ended) = watch::channel(false);
         let thread = Thread {
@@ -52,6 +59,7 @@ impl Committer {
             clock,
             queue: receiver,
             full_until: None,
+            upkeep,
         };
         std::thread::Builder::new()
             .name("embedded-commit".to_owned())
@@ -105,6 +113,7 @@ struct Thread {
     queue: mpsc::Receiver<Request>,
     /// After a write that found no space: when the next one is tried.
     full_until: Option<Duration>,
+    upkeep: Upkeep,
 }
 
 /// A request's caller and what was decided for it.
@@ -124,6 +133,7 @@ impl Thread {
             let refused = self.engine.check().err().unwrap_or(KvError::Closed);
             let _ = request.reply.send(Err(refused));
         }
+        self.upkeep.cancel(&self.disk);
         self.engine.close();
         self.disk.close();
     }
@@ -131,6 +141,15 @@ impl Thread {
     fn run(&mut self) {
         while let Some(requests) = self.receive() {
             if let Err(Stopped) = self.commit(requests) {
+                return;
+            }
+            if self.full_until.is_none()
+                && !self.writer.has_backlog()
+                && let Err(error) = self
+                    .upkeep
+                    .tend(&self.disk, self.writer.footprint(), self.clock.monotonic())
+            {
+                self.engine.stop(&describe(&error));
                 return;
             }
         }
@@ -182,6 +201,7 @@ impl Thread {
             let took = self.clock.monotonic().saturating_sub(started);
             metrics::histogram!("apiserver_storage_embedded_commit_duration_seconds").record(took);
             metrics::histogram!("apiserver_storage_embedded_commit_records").record(group.records.len() as f64);
+            self.upkeep.note(&group);
             self.engine.publish(&self.writer, &group);
             self.full_until = None;
             self.engine.set_full(false);
@@ -202,6 +222,7 @@ impl Thread {
     /// A commit found no space. What the disk has is found out by opening the file anew; then writes are refused for a
     /// while, because each attempt costs that much.
     fn out_of_space(&mut self, decided: Vec<Decided>, group: &Group, error: BoxError) -> Result<(), Stopped> {
+        self.upkeep.cancel(&self.disk);
         let mut loaded = match self.disk.reopen() {
             Ok(loaded) => loaded,
             Err(reopening) => {

@@ -88,6 +88,8 @@ pub struct EmbeddedConfig {
     pub(crate) recent_bytes: u64,
     #[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "only a file is repaired"))]
     pub(crate) quick_repair: bool,
+    #[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "only a file is rewritten"))]
+    pub(crate) rewrite_floor_bytes: u64,
 }
 
 impl EmbeddedConfig {
@@ -102,6 +104,7 @@ impl EmbeddedConfig {
             cache_bytes: 64 << 20,
             recent_bytes: 16 << 20,
             quick_repair: false,
+            rewrite_floor_bytes: 64 << 20,
         }
     }
 
@@ -184,6 +187,15 @@ impl EmbeddedConfig {
     #[must_use]
     pub fn with_quick_repair(mut self, quick_repair: bool) -> Self {
         self.quick_repair = quick_repair;
+        self
+    }
+
+    /// A file of at least so many bytes that is more than half free is written anew in the background, which gives the
+    /// space back. Default: 64 MiB.
+    #[cfg(feature = "durable")]
+    #[must_use]
+    pub fn with_rewrite_floor_bytes(mut self, bytes: u64) -> Self {
+        self.rewrite_floor_bytes = bytes;
         self
     }
 }

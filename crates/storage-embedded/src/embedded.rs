@@ -125,9 +125,11 @@ fn open_memory(config: &EmbeddedConfig) -> Core {
 async fn open_durable(config: EmbeddedConfig) -> KvResult<Core> {
     use crate::committer::Committer;
     use crate::disk::{Birth, Disk, Loaded};
+    use crate::upkeep::Upkeep;
 
     let runtime = tokio::runtime::Handle::current();
     let recent_bytes = config.recent_bytes;
+    let upkeep = Upkeep::new(config.rewrite_floor_bytes);
     let clock = Arc::clone(&config.clock);
     let opened = runtime.spawn_blocking(move || {
         let first = config
@@ -144,7 +146,7 @@ async fn open_durable(config: EmbeddedConfig) -> KvResult<Core> {
     let log = RecordLog::new(writer.head.next(), Some(recent_bytes));
     let reader = Reader::disk(Arc::clone(&disk), runtime);
     let engine = Arc::new(Engine::new(&writer, log, reader, store_id));
-    let committer = Committer::start(Arc::clone(&engine), disk, writer, Arc::clone(&clock))?;
+    let committer = Committer::start(Arc::clone(&engine), disk, writer, Arc::clone(&clock), upkeep)?;
     Ok(Core::durable(engine, clock, committer))
 }
 

@@ -29,6 +29,9 @@ pub(crate) enum Trouble {
         source: BoxError,
     },
     #[cfg(feature = "durable")]
+    #[error("data file could not be rewritten: {reason}")]
+    Rewrite { reason: &'static str },
+    #[cfg(feature = "durable")]
     #[error("writes are refused until there is space again")]
     Full,
     #[cfg(feature = "durable")]

@@ -15,7 +15,8 @@
 //! and older ones from the disk in bounded parts, so a slow one holds no buffer and loses nothing until compaction
 //! passes it.
 //!
-//! History is bounded by time and by bytes ([`HistoryBounds`]). A write that fails on its way to the disk stops the
+//! History is bounded by time and by bytes ([`HistoryBounds`]); a file that is more than half free is written anew in
+//! the background. A write that fails on its way to the disk stops the
 //! engine, because nobody can know what the disk has; opening the store again does.
 //!
 //! The same engine without a file, [`EmbeddedConfig::memory`], keeps its values in memory and writes on the caller's
@@ -102,6 +103,8 @@ mod committer;
 mod disk;
 #[cfg(feature = "durable")]
 mod medium;
+#[cfg(feature = "durable")]
+mod upkeep;
 
 pub use self::config::{EmbeddedConfig, HistoryBounds};
 pub use self::embedded::EmbeddedKv;

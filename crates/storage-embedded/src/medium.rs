@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 /// A growable array of bytes that survives a crash up to its last [`sync`](Medium::sync). Writes since then may be
 /// kept, lost or kept in part.
@@ -50,30 +49,4 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     ///
     /// As [`len`](Medium::len).
     fn sync(&self) -> io::Result<()>;
-}
-
-/// A medium as the storage engine below takes it.
-#[derive(Debug)]
-pub(crate) struct MediumBackend(pub(crate) Arc<dyn Medium>);
-
-impl redb::StorageBackend for MediumBackend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
 }

@@ -75,4 +75,15 @@ impl Version {
         const ROWS: u64 = 64;
         u64::from(self.bytes) + key.len() as u64 + ROWS
     }
+
+    /// Bytes that this version takes in the file, roughly: a large row has pages of its own, a power of two of them;
+    /// small rows share pages, half of which are free on the average.
+    #[cfg(feature = "durable")]
+    pub(crate) fn footprint(&self, key: &str) -> u64 {
+        const PAGE: u64 = 4096;
+        match self.cost(key) {
+            large if large > PAGE / 3 => large.max(PAGE).next_power_of_two(),
+            small => small * 2,
+        }
+    }
 }

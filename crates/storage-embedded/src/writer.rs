@@ -80,6 +80,8 @@ struct Garbage {
     from: Revision,
     removal: Removal,
     cost: u64,
+    #[cfg(feature = "durable")]
+    footprint: u64,
 }
 
 pub(crate) struct Writer {
@@ -93,6 +95,9 @@ pub(crate) struct Writer {
     garbage: VecDeque<Garbage>,
     garbage_bytes: u64,
     live_bytes: u64,
+    /// Bytes that everything takes in the file, roughly.
+    #[cfg(feature = "durable")]
+    footprint: u64,
     /// Keys with a lease, by its end.
     leases: BTreeMap<LeaseId, BTreeSet<Arc<str>>>,
     /// Where the store was at earlier times.
@@ -116,6 +121,8 @@ impl Writer {
             garbage: VecDeque::new(),
             garbage_bytes: 0,
             live_bytes: 0,
+            #[cfg(feature = "durable")]
+            footprint: 0,
             leases: BTreeMap::new(),
             samples: VecDeque::new(),
         }
@@ -137,6 +144,10 @@ impl Writer {
         if let Some(lease) = version.lease {
             self.leases.entry(lease).or_default().insert(Arc::clone(key));
         }
+        #[cfg(feature = "durable")]
+        {
+            self.footprint += version.footprint(key);
+        }
         self.head = version.revision;
         self.index.push(key, version);
     }
@@ -148,7 +159,13 @@ impl Writer {
             key: Arc::clone(key),
             revision: version.revision,
         };
-        self.garbage.push_back(Garbage { from, removal, cost });
+        self.garbage.push_back(Garbage {
+            from,
+            removal,
+            cost,
+            #[cfg(feature = "durable")]
+            footprint: version.footprint(key),
+        });
     }
 
     fn unlease(&mut self, key: &Arc<str>, lease: Option<LeaseId>) {
@@ -180,6 +197,12 @@ impl Writer {
         (self.live_bytes, self.garbage_bytes)
     }
 
+    /// Bytes that everything takes in the file, roughly.
+    #[cfg(feature = "durable")]
+    pub(crate) fn footprint(&self) -> u64 {
+        self.footprint
+    }
+
     /// Whether compacted records wait to be forgotten.
     pub(crate) fn has_backlog(&self) -> bool {
         self.garbage
@@ -194,6 +217,10 @@ impl Writer {
         while group.removals.len() < REMOVED_AT_ONCE && self.has_backlog() {
             let Some(garbage) = self.garbage.pop_front() else { break };
             self.garbage_bytes = self.garbage_bytes.saturating_sub(garbage.cost);
+            #[cfg(feature = "durable")]
+            {
+                self.footprint = self.footprint.saturating_sub(garbage.footprint);
+            }
             self.index.remove(&garbage.removal.key, garbage.removal.revision);
             group.removals.push(garbage.removal);
         }

@@ -336,3 +336,56 @@ async fn closing_finishes_what_was_accepted() {
     assert_eq!(stored, acknowledged);
     kv.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_mostly_free_is_rewritten_while_the_store_goes_on() {
+    let (dir, config) = directory();
+    let bounds = HistoryBounds::default().with_floor_bytes(100_000).with_live_ratio(0.0);
+    let config = config
+        .with_history(bounds)
+        .with_rewrite_floor_bytes(1 << 20)
+        .with_recent_bytes(0);
+    let size = || {
+        std::fs::metadata(dir.path().join("made/on/the/way/store.redb"))
+            .unwrap()
+            .len()
+    };
+    let kv = open(&config).await;
+    let value_of = |n: usize| format!("{n:>10000}");
+    let mut revisions = Vec::new();
+    for n in 0..400 {
+        revisions.push(create(&kv, &format!("/{n:03}"), &value_of(n)).await);
+    }
+    assert!(kv.coordination_put("/c", "x".into(), 0).await.unwrap());
+    let full = size();
+    assert!(full > 4_000_000, "{full}");
+    for (n, revision) in revisions.iter().enumerate().skip(20) {
+        delete(&kv, &format!("/{n:03}"), *revision).await;
+    }
+    let mut watching = watch(&kv, "/churn", None).await.unwrap();
+    let mut churn = vec![create(&kv, "/churn", "0").await];
+    until("the file shrinks", async || {
+        let last = *churn.last().unwrap();
+        churn.push(replace(&kv, "/churn", last, &churn.len().to_string()).await);
+        let seen = see(&mut watching, 1).await;
+        assert_eq!(seen[0].0, last, "the watch goes on");
+        size() < full / 2
+    })
+    .await;
+    let last = churn.len() - 1;
+    for reopened in [false, true] {
+        let kv = if reopened { open(&config).await } else { Arc::clone(&kv) };
+        assert_eq!(kv.now().await.unwrap(), churn[last]);
+        assert_eq!(value(&kv, "/churn", None).await, Some(last.to_string()));
+        assert_eq!(kv.coordination_get("/c").await.unwrap(), Some(("x".into(), 1)));
+        let page = kv.range(RangeRequest::prefix("/0")).await.unwrap();
+        let stored: Vec<_> = page
+            .pairs
+            .iter()
+            .map(|pair| (pair.revision, pair.value.to_vec()))
+            .collect();
+        let expected: Vec<_> = (0..20).map(|n| (revisions[n], value_of(n).into_bytes())).collect();
+        assert!(stored == expected, "reopened={reopened}");
+        kv.close().await;
+    }
+}

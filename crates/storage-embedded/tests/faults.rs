@@ -4,14 +4,14 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_storage_api::time::random_below;
 use apiserver_storage_api::{BoxError, Revision};
-use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
+use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv, HistoryBounds};
 use apiserver_storage_kv::{Expected, Kv, KvError, KvWatch, KvWatchItem, Lease, RangeRequest, WriteOutcome};
 use common::disk::{SimulatedDisk, seeded};
 use common::*;
@@ -145,14 +145,21 @@ async fn a_write_is_neither_readable_nor_watchable_before_it_is_safe() {
 // covers: storage-api/GLOB-05
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_sync_stops_the_engine_and_says_why() {
+    // A sync that says there is no space has lost writes like any other.
+    for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
+        check_failed_sync(kind).await;
+    }
+}
+
+async fn check_failed_sync(kind: ErrorKind) {
     let disk = SimulatedDisk::default();
     let kv = open(&EmbeddedConfig::medium(Arc::new(disk.clone()))).await;
     let a = create(&kv, "/a", "1").await;
     let mut watching = watch(&kv, "/", None).await.unwrap();
-    disk.fail_syncs(true);
+    disk.fail_syncs(Some(kind));
     let failed = kv.put_if("/b", "1".into(), Expected::Absent, Lease::None).await;
     assert!(matches!(failed, Err(KvError::OutcomeUnknown(_))), "{failed:?}");
-    disk.fail_syncs(false);
+    disk.fail_syncs(None);
 
     let stopped = |error: KvError| {
         let KvError::Fault(cause) = error else {
@@ -297,20 +304,26 @@ async fn a_file_of_something_else_is_refused_by_name() {
 /// Where a child of the test below writes; absent in the parent.
 const CHILD: &str = "EMBEDDED_TEST_CHILD_WRITES_TO";
 
-/// Writes and prints what was acknowledged, until it is killed.
+/// Creates keys and prints what was acknowledged, until it is killed. Beside that, one key is written over and over, so
+/// that history is compacted and the file rewritten all the time, and the end also comes in the middle of that.
 async fn child(dir: &str) {
-    let kv = open(&EmbeddedConfig::directory(dir)).await;
+    let bounds = HistoryBounds::default().with_floor_bytes(200_000).with_live_ratio(0.0);
+    let config = EmbeddedConfig::directory(dir)
+        .with_rewrite_floor_bytes(0)
+        .with_history(bounds);
+    let kv = open(&config).await;
+    let churn = tokio::spawn(write_until_failure(
+        Arc::clone(&kv),
+        format!("/churn/{}", std::process::id()),
+    ));
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let kv = Arc::clone(&kv);
             tokio::spawn(async move {
-                let key = format!("/{writer}");
-                let mut at = kv.get(&key, None).await.unwrap().0.map(|pair| pair.revision);
                 for n in 0.. {
-                    let expected = at.map_or(Expected::Absent, Expected::At);
-                    let revision = applied(kv.put_if(&key, format!("{n}").into(), expected, Lease::None).await);
-                    println!("acknowledged {key} {n} {revision}");
-                    at = Some(revision);
+                    let key = format!("/{writer}/{}-{n}", std::process::id());
+                    let revision = create(&kv, &key, &n.to_string()).await;
+                    println!("acknowledged {key} {n} {revision} whole");
                 }
             })
         })
@@ -318,6 +331,7 @@ async fn child(dir: &str) {
     for writer in writers {
         writer.await.unwrap();
     }
+    churn.await.unwrap();
 }
 
 // covers: storage-api/GLOB-05
@@ -327,47 +341,38 @@ async fn acknowledged_writes_survive_kill_nine() {
         return child(&dir).await;
     }
     let dir = tempfile::tempdir().unwrap();
-    for round in 0..3_usize {
+    let mut acknowledged = Vec::new();
+    for round in 0..4_usize {
         let mut running = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "acknowledged_writes_survive_kill_nine", "--nocapture"])
             .env(CHILD, dir.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut acknowledged = Vec::new();
+        let enough = acknowledged.len() + 300 + 170 * round;
         let mut killed = false;
         for line in BufReader::new(running.stdout.take().unwrap()).lines() {
             let Ok(line) = line else { break };
-            // The last line may be cut in the middle.
             let words: Vec<_> = line.split(' ').collect();
-            let ["acknowledged", key, n, revision] = words[..] else {
+            // The last line may be cut in the middle.
+            let ["acknowledged", key, n, revision, "whole"] = words[..] else {
                 continue;
             };
-            let Ok(revision) = revision.parse::<u64>() else {
-                continue;
-            };
-            acknowledged.push((key.to_owned(), n.to_owned(), revision));
-            if acknowledged.len() == 150 + 70 * round {
+            acknowledged.push((key.to_owned(), n.to_owned(), rev(revision.parse().unwrap())));
+            if acknowledged.len() == enough {
                 running.kill().unwrap();
                 killed = true;
             }
         }
         let status = running.wait().unwrap();
         assert!(killed && !status.success(), "round={round} {status}");
-        if acknowledged
-            .last()
-            .is_some_and(|(.., revision)| revision.to_string().len() < 15)
-        {
-            // A number that was cut.
-            acknowledged.pop();
-        }
 
         let kv = open(&EmbeddedConfig::directory(dir.path())).await;
         for (key, n, revision) in &acknowledged {
-            let (pair, _) = kv.get(key, Some(rev(*revision))).await.unwrap();
-            let pair = pair.unwrap_or_else(|| panic!("round={round}: {key} {n} {revision} is lost"));
+            let (pair, _) = kv.get(key, None).await.unwrap();
+            let pair = pair.unwrap_or_else(|| panic!("round={round}: {key} {revision} is lost"));
             assert_eq!(
-                (&*pair.value, pair.revision.get()),
+                (&*pair.value, pair.revision),
                 (n.as_bytes(), *revision),
                 "round={round} {key}"
             );

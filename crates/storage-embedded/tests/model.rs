@@ -328,7 +328,7 @@ async fn run(name: &str, seed: u64, config: EmbeddedConfig, reopens: bool) {
         watching: Vec::new(),
     };
     for _ in 0..4 {
-        for _ in 0..150 {
+        for _ in 0..120 {
             run.step().await;
         }
         run.catch_up().await;
@@ -346,7 +346,7 @@ async fn run(name: &str, seed: u64, config: EmbeddedConfig, reopens: bool) {
 // covers: storage-api/GLOB-01, storage-api/GLOB-02, storage-api/GLOB-06, storage-api/GLOB-07, storage-api/GLOB-09
 #[tokio::test(flavor = "multi_thread")]
 async fn random_histories_agree_with_a_map() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         for (name, config, dir) in configs() {
             run(name, seed, config, dir.is_some()).await;
         }

@@ -4,7 +4,9 @@
 //! (revision to value row), `coordination` (key to version and value), `store` (format, identity, first and lowest
 //! readable revision). A commit is one fsync.
 
+mod backend;
 mod place;
+mod rewrite;
 mod rows;
 
 use std::ops::RangeInclusive;
@@ -19,6 +21,7 @@ use apiserver_storage_api::time::Rng;
 use apiserver_storage_kv::{KvError, KvResult, StoreId};
 
 use self::place::Place;
+pub(crate) use self::rewrite::Rewrite;
 use crate::config::EmbeddedConfig;
 use crate::error::Trouble;
 use crate::group::{Coordination, Group};

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use redb::backends::FileBackend;
 use redb::{Builder, Database};
 
 use apiserver_storage_kv::{KvError, KvResult};
 
+use super::backend::{Guarded, MediumBackend};
 use super::fault;
 use crate::config::Location;
 use crate::error::Trouble;
-use crate::medium::{Medium, MediumBackend};
+use crate::medium::Medium;
 
 const DATA_FILE: &str = "store.redb";
 /// A file that is being made; only a whole one gets the name that counts.
@@ -56,12 +58,12 @@ impl Place {
     ) -> KvResult<Database> {
         match self {
             Place::Directory { path, .. } => {
-                if !path
-                    .join(DATA_FILE)
-                    .try_exists()
-                    .map_err(|error| unusable(path, error))?
-                {
-                    make_file(&builder(cache_bytes), path, create)?;
+                // What a crash left of a new file is of no use.
+                self.discard_new_file();
+                let there = path.join(DATA_FILE).try_exists();
+                if !there.map_err(|error| unusable(path, error))? {
+                    create_in(path, cache_bytes, create)?;
+                    self.adopt_new_file()?;
                 }
                 self.reopen(cache_bytes)
             }
@@ -75,18 +77,56 @@ impl Place {
 
     /// Opens the data file, which is there.
     pub(super) fn reopen(&self, cache_bytes: usize) -> KvResult<Database> {
-        let opened = match self {
-            Place::Directory { path, .. } => builder(cache_bytes).open(path.join(DATA_FILE)),
-            Place::Medium(medium) => builder(cache_bytes).create_with_backend(MediumBackend(Arc::clone(medium))),
-        };
-        opened.map_err(|error| match fault(error) {
-            KvError::Fault(source) => Trouble::DataFile {
-                place: self.to_string(),
-                source,
+        match self {
+            Place::Directory { path, .. } => open_file(path, DATA_FILE, cache_bytes),
+            Place::Medium(medium) => builder(cache_bytes)
+                .create_with_backend(Guarded(MediumBackend(Arc::clone(medium))))
+                .map_err(|error| not_opened(&self.to_string(), fault(error))),
+        }
+    }
+
+    /// An empty file that may become the data file; none where that cannot be.
+    pub(super) fn new_file(&self, cache_bytes: usize) -> KvResult<Option<Database>> {
+        match self {
+            Place::Directory { path, .. } => {
+                self.discard_new_file();
+                open_file(path, NEW_FILE, cache_bytes).map(Some)
             }
-            .into(),
-            error => error,
-        })
+            Place::Medium(_) => Ok(None),
+        }
+    }
+
+    /// Makes the new file, which is closed, the data file: at once, and for good.
+    pub(super) fn adopt_new_file(&self) -> KvResult<()> {
+        let Place::Directory { path, .. } = self else {
+            return Ok(());
+        };
+        let adopt = || {
+            let new = path.join(NEW_FILE);
+            File::open(&new)?.sync_all()?;
+            fs::rename(&new, path.join(DATA_FILE))?;
+            sync_directory(path)
+        };
+        adopt().map_err(|error| unusable(path, error))
+    }
+
+    /// Deletes the new file. One that stays is deleted before the next is made.
+    pub(super) fn discard_new_file(&self) {
+        let Place::Directory { path, .. } = self else { return };
+        match fs::remove_file(path.join(NEW_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(dir = %path.display(), error = &error as &dyn std::error::Error, "unused file stays");
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes of the data file; none where it cannot be replaced.
+    pub(super) fn file_bytes(&self) -> Option<u64> {
+        match self {
+            Place::Directory { path, .. } => fs::metadata(path.join(DATA_FILE)).ok().map(|data| data.len()),
+            Place::Medium(_) => None,
+        }
     }
 }
 
@@ -105,26 +145,38 @@ fn builder(cache_bytes: usize) -> Builder {
     builder
 }
 
-/// Makes a whole new data file under another name, then names it: a crash in between leaves no half of one.
-fn make_file(
-    builder: &Builder,
+/// Makes a whole new data file under another name, so that a crash in between leaves no half of one.
+fn create_in(
     directory: &Path,
+    cache_bytes: usize,
     create: impl FnOnce(&Database) -> Result<(), redb::Error>,
 ) -> KvResult<()> {
-    let new = directory.join(NEW_FILE);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(directory, error)),
-        _ => {}
+    let database = open_file(directory, NEW_FILE, cache_bytes)?;
+    create(&database).map_err(fault)
+}
+
+/// Opens a file of a directory, or makes an empty one.
+fn open_file(directory: &Path, name: &str, cache_bytes: usize) -> KvResult<Database> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(directory.join(name));
+    let backend = file.map_err(redb::DatabaseError::from).and_then(FileBackend::new);
+    let opened = backend.and_then(|backend| builder(cache_bytes).create_with_backend(Guarded(backend)));
+    opened.map_err(|error| not_opened(&directory.display().to_string(), fault(error)))
+}
+
+fn not_opened(place: &str, error: KvError) -> KvError {
+    match error {
+        KvError::Fault(source) => Trouble::DataFile {
+            place: place.to_owned(),
+            source,
+        }
+        .into(),
+        error => error,
     }
-    let database = builder.create(&new).map_err(fault)?;
-    create(&database).map_err(fault)?;
-    drop(database);
-    let publish = || {
-        File::open(&new)?.sync_all()?;
-        fs::rename(&new, directory.join(DATA_FILE))?;
-        sync_directory(directory)
-    };
-    publish().map_err(|error| unusable(directory, error))
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use apiserver_storage_api::time::{Rng, SeededRng, random_below};
 use apiserver_storage_embedded::Medium;
@@ -19,7 +19,7 @@ struct Inner {
     syncs_held: Mutex<bool>,
     syncs_released: Condvar,
     syncs_waiting: AtomicU64,
-    sync_fails: AtomicBool,
+    sync_fails: Mutex<Option<io::ErrorKind>>,
 }
 
 #[derive(Default)]
@@ -123,9 +123,9 @@ impl SimulatedDisk {
         self.0.state.lock().seen.len() as u64
     }
 
-    /// Whether syncs fail.
-    pub fn fail_syncs(&self, fail: bool) {
-        self.0.sync_fails.store(fail, Ordering::SeqCst);
+    /// Syncs fail like this.
+    pub fn fail_syncs(&self, kind: Option<io::ErrorKind>) {
+        *self.0.sync_fails.lock() = kind;
     }
 
     /// Syncs wait until they are released.
@@ -203,8 +203,8 @@ impl Medium for SimulatedDisk {
             self.0.syncs_released.wait_while(&mut held, |held| *held);
             self.0.syncs_waiting.fetch_sub(1, Ordering::SeqCst);
         }
-        if self.0.sync_fails.load(Ordering::SeqCst) {
-            return Err(io::Error::other("the disk lost its writes"));
+        if let Some(kind) = *self.0.sync_fails.lock() {
+            return Err(io::Error::new(kind, "the disk lost its writes"));
         }
         let mut state = self.0.state.lock();
         state.spend()?;

@@ -43,6 +43,10 @@ pub fn configs() -> Vec<(&'static str, EmbeddedConfig, Option<tempfile::TempDir>
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config = EmbeddedConfig::directory(dir.path()).with_recent_bytes(0);
         configs.push(("durable, nothing recent", config, Some(dir)));
+        // A file that is rewritten whenever it seems half free.
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = EmbeddedConfig::directory(dir.path()).with_rewrite_floor_bytes(0);
+        configs.push(("durable, rewritten", config, Some(dir)));
     }
     configs
 }
