@@ -51,7 +51,18 @@ const MAX_UNREADABLE: usize = 100;
 /// Translates an error of a verb on an object (`name` is empty for collections). Errors of the registry that travelled
 /// through a storage callback come back as they were.
 pub fn from_storage_error(error: StorageError, verb: StorageVerb, info: &ResourceInfo, name: &str) -> ApiError {
-    let (group, resource) = (info.group(), info.resource());
+    translate(error, verb, info, (info.group(), info.resource()), name)
+}
+
+/// The same, naming the group and resource that were asked for: some kinds are served in two groups
+/// (`registry/R-STO-14`).
+pub(crate) fn translate(
+    error: StorageError,
+    verb: StorageVerb,
+    info: &ResourceInfo,
+    (group, resource): (&str, &str),
+    name: &str,
+) -> ApiError {
     let (list, create) = (verb == StorageVerb::List, verb == StorageVerb::Create);
     match error {
         StorageError::Callback(source) => match source.downcast::<ApiError>() {

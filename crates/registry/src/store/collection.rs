@@ -18,7 +18,7 @@ use crate::context::RequestContext;
 use crate::error::{ApiError, Result};
 use crate::field_error::{FieldError, FieldPath};
 use crate::resource::DeleteOptions;
-use crate::storage_error::from_list_error;
+use crate::storage_error::StorageVerb;
 
 impl<T: Object> Store<T> {
     pub(super) async fn delete_objects(
@@ -66,7 +66,7 @@ impl<T: Object> Store<T> {
             Ok(list) => list
                 .collect()
                 .await
-                .map_err(|error| from_list_error(error, self.info())),
+                .map_err(|error| self.translate(ctx, error, StorageVerb::List, "")),
             Err(error) => Err(error),
         };
         let token = match &listed {
@@ -79,7 +79,7 @@ impl<T: Object> Store<T> {
         let list = self.list_objects(ctx, selection.clone()).await?;
         list.collect()
             .await
-            .map_err(|error| from_list_error(error, self.info()))
+            .map_err(|error| self.translate(ctx, error, StorageVerb::List, ""))
     }
 
     /// Deletes these objects, some at once. After an error no further one is begun; those that run are waited for.
@@ -118,7 +118,7 @@ impl<T: Object> Store<T> {
     ) -> Result<()> {
         let attributes = entry
             .record()
-            .map_err(|error| from_list_error(error, self.info()))?
+            .map_err(|error| self.translate(ctx, error, StorageVerb::List, ""))?
             .attributes();
         let key = self.key(ctx, &attributes.name)?;
         let listed = Listed {

@@ -53,7 +53,7 @@ impl<T: Object> Store<T> {
             draft.meta.name = Some(generate_name(base, &*self.inner.rng));
             match self.create_named(ctx, draft, &options).await {
                 Err(error) if error.is_already_exists() && attempt < NAME_ATTEMPTS => attempt += 1,
-                Err(error) if error.is_already_exists() => return Err(self.no_free_name(&error, base)),
+                Err(error) if error.is_already_exists() => return Err(self.no_free_name(ctx, &error, base)),
                 done => return done,
             }
         }
@@ -78,11 +78,11 @@ impl<T: Object> Store<T> {
 
     // deviates: registry/R-CRE-22: only where the server generated the name.
     /// Every generated name was taken (`registry/R-CRE-21`, `R-NEW-15`).
-    fn no_free_name(&self, last: &ApiError, base: &str) -> ApiError {
-        let info = self.info();
+    fn no_free_name(&self, ctx: &RequestContext, last: &ApiError, base: &str) -> ApiError {
+        let (group, resource) = self.asked(ctx);
         let name = last.details().map(|details| details.name.clone()).unwrap_or_default();
         let tried = format!("{NAME_ATTEMPTS} names beginning with {base:?} were taken");
-        ApiError::generate_name_conflict(info.group(), info.resource(), &name, 1).with_cause(StatusCause::new(
+        ApiError::generate_name_conflict(group, resource, &name, 1).with_cause(StatusCause::new(
             "",
             tried,
             "metadata.generateName",
@@ -100,7 +100,7 @@ impl<T: Object> Store<T> {
         let name = draft.meta.name();
         let key = self.key(ctx, name)?;
         if options.dry_run {
-            let object = self.create_dry(&key, name, &value).await?;
+            let object = self.create_dry(ctx, &key, name, &value).await?;
             return Ok(Written {
                 object: Answer::DryRun(object),
                 created: true,
@@ -118,7 +118,7 @@ impl<T: Object> Store<T> {
         {
             Ok(entry) => entry,
             Err(error) => {
-                let error = from_storage_error(error, StorageVerb::Create, self.info(), name);
+                let error = self.translate(ctx, error, StorageVerb::Create, name);
                 return Err(self.about_the_taken_name(&key, error).await);
             }
         };
@@ -231,16 +231,16 @@ impl<T: Object> Store<T> {
 
     // deviates: registry/R-DRY-04: upstream takes any read error for a free name.
     /// The live data decides; a backend that cannot be asked is an error, not a free name.
-    async fn create_dry(&self, key: &Key, name: &str, value: &Encoded) -> Result<Bytes> {
-        let info = self.info();
+    async fn create_dry(&self, ctx: &RequestContext, key: &Key, name: &str, value: &Encoded) -> Result<Bytes> {
         match self.inner.storage.get(key, GetOptions::default()).await {
             // Nobody can read what is there, but the name is taken all the same.
             Ok(_) | Err(StorageError::Unreadable { .. }) => {
-                let error = ApiError::already_exists(info.group(), info.resource(), name);
+                let (group, resource) = self.asked(ctx);
+                let error = ApiError::already_exists(group, resource, name);
                 Err(self.about_the_taken_name(key, error).await)
             }
             Err(error) if error.is_not_found() => self.as_served(value, None),
-            Err(error) => Err(from_storage_error(error, StorageVerb::Create, info, name)),
+            Err(error) => Err(self.translate(ctx, error, StorageVerb::Create, name)),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::context::RequestContext;
 use crate::error::{ApiError, Result};
 use crate::field_error::{FieldError, FieldPath};
 use crate::resource::{Answer, DeleteOptions, Deleted};
-use crate::storage_error::{StorageVerb, from_storage_error};
+use crate::storage_error::StorageVerb;
 use crate::strategy::{Draft, Hold};
 
 /// What a delete does to one state of an object.
@@ -63,7 +63,7 @@ impl<T: Object> Store<T> {
         validate(&options)?;
         let key = self.key(ctx, name)?;
         if options.ignore_store_read_error == Some(true) {
-            return self.delete_unreadable(&key, name, options.is_dry_run()).await;
+            return self.delete_unreadable(ctx, &key, name, options.is_dry_run()).await;
         }
         self.delete_checked(ctx, &key, name, &options, None).await
     }
@@ -98,7 +98,7 @@ impl<T: Object> Store<T> {
             .storage
             .guaranteed_update(key, storage_options, &mut run)
             .await;
-        let entry = result.map_err(|error| from_storage_error(error, StorageVerb::Delete, self.info(), name))?;
+        let entry = result.map_err(|error| self.translate(ctx, error, StorageVerb::Delete, name))?;
         let Some(decision) = run.last else {
             return Err(ApiError::internal("delete finished without a decision"));
         };
@@ -142,7 +142,7 @@ impl<T: Object> Store<T> {
             Ok(entry) => entry,
             // Somebody else did the last step; another uid means that even its name is in use again.
             Err(StorageError::KeyNotFound { .. } | StorageError::InvalidObject { .. }) => marked,
-            Err(error) => return Err(from_storage_error(error, StorageVerb::Delete, self.info(), name)),
+            Err(error) => return Err(self.translate(ctx, error, StorageVerb::Delete, name)),
         };
         self.inner.main.after_delete(ctx, draft).await;
         Ok(Deleted::Gone(Answer::Stored(self.decorated(last)?)))
@@ -151,7 +151,7 @@ impl<T: Object> Store<T> {
     /// The same on live data, once, without any write (`registry/R-DRY-06`, `R-DRY-07`).
     async fn delete_dry(&self, key: &Key, run: &mut Run<'_, T>) -> Result<Deleted> {
         let current = self.inner.storage.get(key, GetOptions::default()).await;
-        let translate = |error| from_storage_error(error, StorageVerb::Delete, self.info(), run.name);
+        let translate = |error| self.translate(run.ctx, error, StorageVerb::Delete, run.name);
         let current = current.map_err(translate)?;
         let decision = run.attempt(&current).await?;
         let shown = |draft: &Draft<T>| -> Result<Answer> {
@@ -169,7 +169,7 @@ impl<T: Object> Store<T> {
     }
 
     /// Removes an object that nobody can read, without asking anything (`registry/R-UNS-01` to `R-UNS-06`).
-    async fn delete_unreadable(&self, key: &Key, name: &str, dry_run: bool) -> Result<Deleted> {
+    async fn delete_unreadable(&self, ctx: &RequestContext, key: &Key, name: &str, dry_run: bool) -> Result<Deleted> {
         let info = self.info();
         let readable = || {
             let field = FieldPath::new("ignoreStoreReadErrorWithClusterBreakingPotential");
@@ -202,7 +202,7 @@ impl<T: Object> Store<T> {
         match result {
             Ok(_) => Ok(Deleted::GoneUnreadable),
             Err(StorageError::InvalidObject { .. }) => Err(readable()),
-            Err(error) => Err(from_storage_error(error, StorageVerb::Delete, info, name)),
+            Err(error) => Err(self.translate(ctx, error, StorageVerb::Delete, name)),
         }
     }
 }
@@ -211,7 +211,8 @@ impl<T: Object> Store<T> {
 impl<T: Object> Update for Run<'_, T> {
     async fn update(&mut self, current: Option<&Entry>) -> Result<Change, StorageError> {
         let info = self.store.info();
-        let missing = || ApiError::not_found(info.group(), info.resource(), self.name);
+        let (group, resource) = self.store.asked(self.ctx);
+        let missing = || ApiError::not_found(group, resource, self.name);
         let current = current.ok_or_else(|| StorageError::callback(missing()))?;
         let decision = self.attempt(current).await.map_err(StorageError::callback)?;
         let change = match &decision {
@@ -230,11 +231,12 @@ impl<T: Object> Update for Run<'_, T> {
 impl<T: Object> Run<'_, T> {
     async fn attempt(&mut self, current: &Entry) -> Result<Decision<T>> {
         self.last = None;
-        let (ctx, info) = (self.ctx, self.store.info());
+        let ctx = self.ctx;
         if let (Some(listed), Some(attributes)) = (self.listed, current.attributes()) {
             let same = listed.uid.is_empty() || *attributes.uid == *listed.uid;
             if !same || !listed.predicate.matches(attributes) {
-                return Err(ApiError::not_found(info.group(), info.resource(), self.name));
+                let (group, resource) = self.store.asked(ctx);
+                return Err(ApiError::not_found(group, resource, self.name));
             }
         }
         self.check_preconditions(current)?;

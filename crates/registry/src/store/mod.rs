@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use apiserver_storage_api::time::{OsRng, Rng};
 use apiserver_storage_api::{
-    Collected, Entry, Key, List, ListOptions, NotReady, Object, ReadAt, ResourceInfo, Storage, Watch, WatchOptions,
+    Collected, Entry, Key, List, ListOptions, NotReady, Object, ReadAt, ResourceInfo, Storage, StorageError, Watch,
+    WatchOptions,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -17,6 +18,7 @@ use crate::error::{ApiError, Result};
 use crate::resource::{
     CreateOptions, DeleteOptions, Deleted, ObjectUpdate, Resource, UpdateOptions, Verbs, Written, unsupported,
 };
+use crate::storage_error::{StorageVerb, translate};
 use crate::strategy::Strategy;
 
 mod collection;
@@ -153,6 +155,19 @@ impl<T: Object> Store<T> {
 
     fn info(&self) -> &ResourceInfo {
         self.inner.storage.resource()
+    }
+
+    /// Group and resource as messages name them: as requested, where a request says so (`registry/R-STO-14`).
+    fn asked<'a>(&'a self, ctx: &'a RequestContext) -> (&'a str, &'a str) {
+        match ctx.resource.as_str() {
+            "" => (self.info().group(), self.info().resource()),
+            resource => (&ctx.group, resource),
+        }
+    }
+
+    /// What a client sees of a storage error.
+    fn translate(&self, ctx: &RequestContext, error: StorageError, verb: StorageVerb, name: &str) -> ApiError {
+        translate(error, verb, self.info(), self.asked(ctx), name)
     }
 
     /// The key of an object (`registry/R-KEY-03` to `R-KEY-08`).

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use super::Store;
 use crate::context::RequestContext;
 use crate::error::{ApiError, Result};
-use crate::storage_error::{StorageVerb, from_storage_error};
+use crate::storage_error::StorageVerb;
 use crate::strategy::Draft;
 use crate::validation::is_dns1123_label;
 
@@ -17,7 +17,7 @@ impl<T: Object> Store<T> {
     pub(super) async fn get_object(&self, ctx: &RequestContext, name: &str, at: ReadAt) -> Result<Entry> {
         let key = self.key(ctx, name)?;
         let entry = self.inner.storage.get(&key, GetOptions { at }).await;
-        let entry = entry.map_err(|error| from_storage_error(error, StorageVerb::Get, self.info(), name))?;
+        let entry = entry.map_err(|error| self.translate(ctx, error, StorageVerb::Get, name))?;
         self.decorated(entry)
     }
 
@@ -25,7 +25,7 @@ impl<T: Object> Store<T> {
         let paged = matches!(options.at, ListAt::Continue(_));
         let scope = self.narrowed(ctx, &options.predicate, !paged)?;
         let list = self.inner.storage.list(&scope, options).await;
-        let list = list.map_err(|error| from_storage_error(error, StorageVerb::List, self.info(), ""))?;
+        let list = list.map_err(|error| self.translate(ctx, error, StorageVerb::List, ""))?;
         if !self.inner.front.decorates() {
             return Ok(list);
         }
@@ -43,7 +43,7 @@ impl<T: Object> Store<T> {
     pub(super) async fn watch_objects(&self, ctx: &RequestContext, options: WatchOptions) -> Result<Watch> {
         let scope = self.narrowed(ctx, &options.predicate, true)?;
         let watch = self.inner.storage.watch(&scope, options).await;
-        let watch = watch.map_err(|error| from_storage_error(error, StorageVerb::Watch, self.info(), ""))?;
+        let watch = watch.map_err(|error| self.translate(ctx, error, StorageVerb::Watch, ""))?;
         if !self.inner.front.decorates() {
             return Ok(watch);
         }

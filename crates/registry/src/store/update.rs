@@ -14,7 +14,7 @@ use crate::context::RequestContext;
 use crate::error::{ApiError, Result};
 use crate::field_error::{FieldError, FieldPath};
 use crate::resource::{Answer, ObjectUpdate, UpdateOptions, Written};
-use crate::storage_error::{MODIFIED, StorageVerb, from_storage_error};
+use crate::storage_error::{MODIFIED, StorageVerb};
 use crate::strategy::{Draft, Write, WriteGuard};
 use crate::validation::object_meta_update;
 
@@ -96,7 +96,7 @@ impl<T: Object> Store<T> {
                 } else {
                     StorageVerb::Update
                 };
-                let error = from_storage_error(error, verb, self.info(), name);
+                let error = self.translate(ctx, error, verb, name);
                 return Err(match asked_uid {
                     Some(_) if error.is_conflict() && error.mismatch().is_none() => {
                         error.with_mismatch(asked_uid, None)
@@ -130,8 +130,7 @@ impl<T: Object> Store<T> {
 
     /// The same on live data, once, without the write (`registry/R-DRY-05`).
     async fn update_dry(&self, key: &Key, may_create: bool, run: &mut Run<'_, T>) -> Result<Written> {
-        let info = self.info();
-        let translate = |error| from_storage_error(error, StorageVerb::Update, info, run.name);
+        let translate = |error| self.translate(run.ctx, error, StorageVerb::Update, run.name);
         let current = match self.inner.storage.get(key, GetOptions::default()).await {
             Ok(entry) => {
                 run.preconditions.check(&entry).map_err(translate)?;
@@ -147,7 +146,10 @@ impl<T: Object> Store<T> {
             }
             (_, Some(completion), _) => Answer::DryRun(completion.answer),
             (_, None, Some(current)) => Answer::Stored(current),
-            (_, None, None) => return Err(ApiError::not_found(info.group(), info.resource(), run.name)),
+            (_, None, None) => {
+                let (group, resource) = self.asked(run.ctx);
+                return Err(ApiError::not_found(group, resource, run.name));
+            }
         };
         Ok(Written {
             object,
@@ -177,10 +179,10 @@ impl<T: Object> Run<'_, T> {
 
     /// An update of an object that is not there (`registry/R-COU-01` to `R-COU-10`).
     async fn create(&mut self, new: Draft<T>) -> Result<Change> {
-        let info = self.store.info();
         if let Some(uid) = self.preconditions.uid.as_deref().filter(|uid| !uid.is_empty()) {
             let text = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
-            let error = ApiError::conflict(info.group(), info.resource(), self.name, text);
+            let (group, resource) = self.store.asked(self.ctx);
+            let error = ApiError::conflict(group, resource, self.name, text);
             return Err(error.with_mismatch(Some(uid.to_owned()), None));
         }
         if new.meta.name().is_empty() && new.meta.generate_name.is_some() {
@@ -260,11 +262,10 @@ impl<T: Object> Run<'_, T> {
 
     /// The optimistic lock (`registry/R-UPD-07` to `R-UPD-10`).
     fn check_version(&self, new: &Meta, current: Revision) -> Result<()> {
-        let info = self.store.info();
-        let (group, resource) = (info.group(), info.resource());
+        let (group, resource) = self.store.asked(self.ctx);
         let text = new.resource_version.as_deref().unwrap_or_default();
-        let asked =
-            Revision::parse(text).map_err(|error| from_storage_error(error, StorageVerb::Update, info, self.name))?;
+        let asked = Revision::parse(text)
+            .map_err(|error| self.store.translate(self.ctx, error, StorageVerb::Update, self.name))?;
         match asked {
             None if self.store.inner.front.allow_unconditional_update(self.ctx) => Ok(()),
             None => {

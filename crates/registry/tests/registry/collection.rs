@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use apiserver_registry::{Admission, ApiError, DeleteOptions, RequestContext, Resource, Review, Store, StoreOptions};
-use apiserver_storage_api::{FieldSelector, LabelSelector, ListOptions, SelectionPredicate, Storage};
+use apiserver_storage_api::{
+    EventKind, FieldSelector, LabelSelector, ListOptions, SelectionPredicate, Storage, WatchItem, WatchOptions,
+};
 use async_trait::async_trait;
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::common::{Fixture, Rules, Short, Widget, refused, widget};
@@ -263,4 +266,67 @@ async fn what_a_collection_cannot_do() {
             .is_invalid()
     );
     assert_eq!(count(&store, &ctx).await, 1);
+}
+
+// covers: registry/R-COL-11
+#[tokio::test]
+async fn a_dropped_request_begins_no_further_deletion() {
+    /// Lets two objects go and then waits for ever.
+    struct Two(AtomicUsize);
+    #[async_trait]
+    impl Admission for Two {
+        async fn validate(&self, _: &RequestContext, _: Review<'_>) -> Result<(), ApiError> {
+            if self.0.fetch_add(1, Ordering::Relaxed) == 2 {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+    }
+    let fixture = Fixture::new().await;
+    let ctx = fixture.ctx();
+    let store = paged(&fixture, 100, 1, Rules::default());
+    fill(&store, &ctx, 10).await;
+    let two = Arc::new(Two(AtomicUsize::new(0)));
+    let admitted = fixture.ctx().with_admission(Arc::clone(&two) as _);
+    {
+        let request = store.delete_collection(&admitted, DeleteOptions::default(), ListOptions::default());
+        let waits = std::future::poll_fn(|_| match two.0.load(Ordering::Relaxed) {
+            3 => std::task::Poll::Ready(()),
+            _ => std::task::Poll::Pending,
+        });
+        futures::pin_mut!(request);
+        futures::future::select(request, waits).await;
+    }
+    assert_eq!(count(&store, &ctx).await, 8);
+    assert_eq!(two.0.load(Ordering::Relaxed), 3);
+}
+
+// covers: registry/R-COL-16
+#[tokio::test]
+async fn watchers_see_each_object_go_with_its_last_state() {
+    let fixture = Fixture::new().await;
+    let ctx = fixture.ctx();
+    let store = paged(&fixture, 2, 2, Rules::default());
+    fill(&store, &ctx, 5).await;
+    let mut watch = store.watch(&ctx, WatchOptions::default()).await.unwrap();
+    let listed = store
+        .delete_collection(&ctx, DeleteOptions::default(), ListOptions::default())
+        .await
+        .unwrap();
+    let mut gone = Vec::new();
+    while gone.len() < 5 {
+        let WatchItem::Batch(batch) = watch.next().await.unwrap().unwrap() else {
+            continue;
+        };
+        for event in batch.events.iter() {
+            assert_eq!(event.kind, EventKind::Deleted);
+            let last = event.object.as_ref().unwrap();
+            let was = listed.entries.iter().find(|entry| entry.key() == last.key()).unwrap();
+            assert_eq!(last.json().unwrap(), was.at_revision(last.revision()).json().unwrap());
+            gone.push(last.key().to_string());
+        }
+    }
+    gone.sort();
+    gone.dedup();
+    assert_eq!(gone.len(), 5);
 }

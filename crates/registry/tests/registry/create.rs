@@ -1,9 +1,10 @@
 //! Create: system metadata, names, namespaces, validation, and what a client is told.
 
-use apiserver_registry::{CreateOptions, RequestContext, Resource};
+use apiserver_registry::{CreateOptions, Draft, RequestContext, Resource, Strategy};
+use apiserver_storage_api::ReadAt;
 use serde_json::{Value, json};
 
-use crate::common::{Fixture, Rules, Short, machines, refused, value, widget};
+use crate::common::{Fixture, Rules, Short, Widget, machines, refused, value, widget, widgets};
 
 // covers: registry/R-CRE-01, registry/R-CRE-18, registry/R-CRE-31, registry/R-CRE-32, registry/R-META-01, registry/R-META-07, registry/R-NEW-06, registry/R-RTS-01
 #[tokio::test]
@@ -321,4 +322,51 @@ fn warnings_are_bounded() {
     assert_eq!(warnings.len(), 64);
     assert_eq!(warnings[0].len(), 256);
     assert_eq!(ctx.take_warnings(), Vec::<String>::new());
+}
+
+// covers: registry/R-CRE-16, registry/R-RES-13, registry/R-CRE-06
+#[tokio::test]
+async fn a_kind_may_name_its_objects_itself() {
+    struct Names;
+    impl Strategy<Widget> for Names {
+        fn prepare_for_create(&self, _: &RequestContext, new: &mut Draft<Widget>) {
+            new.meta.name.get_or_insert_with(|| "chosen".into());
+        }
+    }
+    let fixture = Fixture::new().await;
+    let (store, ctx) = (fixture.store(Names), fixture.ctx());
+    let created = store.make(&ctx, json!({"metadata": {}, "spec": {}})).await.unwrap();
+    assert_eq!(created["metadata"]["name"], "chosen");
+    assert_eq!(store.see(&ctx, "chosen").await.unwrap(), created);
+}
+
+// covers: registry/R-KEY-09, registry/R-KEY-11, registry/R-KEY-02, registry/R-KEY-12
+#[tokio::test]
+async fn the_key_follows_from_the_object_alone() {
+    for (info, namespace) in [(widgets(), Some("ns")), (machines(), None)] {
+        let fixture = Fixture::of(info.clone()).await;
+        let (store, ctx) = (fixture.store(Rules::default()), fixture.ctx());
+        store
+            .make(&ctx, json!({"metadata": {"name": "a"}, "spec": {}}))
+            .await
+            .unwrap();
+        let entry = store.get(&ctx, "a", ReadAt::MostRecent).await.unwrap();
+        assert_eq!(entry.key(), &info.object_key(namespace, "a").unwrap());
+        let list = store
+            .list(&ctx, Default::default())
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        assert_eq!(list.entries[0].key(), entry.key());
+    }
+    let fixture = Fixture::new().await;
+    let store = fixture.store(Rules::default());
+    for namespace in ["..", "a/b", "."] {
+        let ctx = fixture.ctx_in(Some(namespace));
+        assert_eq!(store.see(&ctx, "a").await.unwrap_err().code(), 400, "{namespace}");
+        let list = store.list(&ctx, Default::default()).await;
+        assert_eq!(list.unwrap_err().code(), 400, "{namespace}");
+    }
 }

@@ -171,7 +171,7 @@ fn key() -> String {
     "/registry/example.com/widgets/ns/a".into()
 }
 
-// covers: storage-api/ERR-06, storage-api/ERR-07, storage-api/ERR-08, storage-api/ERR-09, storage-api/ERR-10, storage-api/ERR-11, storage-api/ERR-12, storage-api/ERR-13, storage-api/ERR-14, storage-api/ERR-15, storage-api/ERR-16, registry/R-ERR-01, registry/R-ERR-02, registry/R-ERR-03, registry/R-ERR-04, registry/R-CRE-33, registry/R-GET-07, registry/R-LST-14, registry/R-UPD-31, apiserver-http/STAT-20, apiserver-http/STAT-17
+// covers: storage-api/ERR-06, storage-api/ERR-07, storage-api/ERR-08, storage-api/ERR-09, storage-api/ERR-10, storage-api/ERR-11, storage-api/ERR-12, storage-api/ERR-13, storage-api/ERR-14, storage-api/ERR-15, storage-api/ERR-16, registry/R-NEW-11, registry/R-ERR-01, registry/R-ERR-02, registry/R-ERR-03, registry/R-ERR-04, registry/R-CRE-33, registry/R-GET-07, registry/R-LST-14, registry/R-UPD-31, apiserver-http/STAT-20, apiserver-http/STAT-17
 #[test]
 fn every_storage_error_has_one_answer_for_each_verb() {
     use StorageVerb::{Create, List, Watch};
@@ -308,6 +308,9 @@ fn every_storage_error_has_one_answer_for_each_verb() {
             let client_sees_key = got.message().contains("/registry");
             let names_the_unreadable = matches!(error(), StorageError::Unreadable { .. }) && verb != List;
             assert_eq!(client_sees_key, names_the_unreadable, "{text}: {got}");
+            if matches!(error(), StorageError::Conflict { .. }) {
+                assert_eq!(got.retry_after_seconds(), Some(1), "{text}");
+            }
             if got.code() == 429 {
                 assert_eq!(got.retry_after_seconds(), Some(1), "{text}");
             }

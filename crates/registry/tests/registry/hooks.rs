@@ -101,3 +101,23 @@ async fn begin_changes_what_is_stored_and_decoration_only_the_answer() {
     let entry = store.get(&ctx, "a", ReadAt::Any).await.unwrap();
     assert_eq!(entry.meta().unwrap().annotations["decorated"], "yes");
 }
+
+// covers: registry/R-DST-01, registry/R-WCH-05
+#[tokio::test]
+async fn a_store_is_ready_when_its_storage_is() {
+    let fixture = Fixture::new().await;
+    let (store, ctx) = (fixture.store(Rules::default()), fixture.ctx());
+    assert!(store.ready().is_ok());
+    fixture.storage.fail(Some(|| StorageError::NotReady {
+        cause: "filling".into(),
+        retry_after: std::time::Duration::from_secs(1),
+    }));
+    assert_eq!(store.ready().unwrap_err().cause, "filling");
+    for error in [
+        store.see(&ctx, "a").await.unwrap_err(),
+        store.list(&ctx, Default::default()).await.unwrap_err(),
+        store.watch(&ctx, Default::default()).await.unwrap_err(),
+    ] {
+        assert_eq!((error.code(), error.retry_after_seconds()), (429, Some(1)));
+    }
+}

@@ -258,6 +258,73 @@ async fn an_update_that_changes_nothing_is_no_write() {
     newer(&changed, &created);
 }
 
+// covers: registry/R-UPD-21, registry/R-UPD-32, registry/R-STR-06
+#[tokio::test]
+async fn warnings_normal_form_and_decoration_are_those_of_a_create() {
+    let fixture = Fixture::new().await;
+    let rules = Rules {
+        decorates: true,
+        ..Rules::default()
+    };
+    let (store, ctx) = (fixture.store(rules), fixture.ctx());
+    let created = store.make(&ctx, widget("a")).await.unwrap();
+    let loud = |color: &'static str| {
+        move |object: &mut Value| {
+            object["metadata"]["annotations"] = Value::Null;
+            object["spec"]["color"] = json!(color);
+        }
+    };
+    // Nothing changes, and the answer is decorated all the same.
+    assert_eq!(store.edit(&ctx, "a", loud("red")).await.unwrap(), created);
+    let blue = store.edit(&ctx, "a", loud("BLUE")).await.unwrap();
+    assert_eq!(blue["spec"]["color"], "blue");
+    store.edit(&ctx, "a", loud("old")).await.unwrap();
+    assert_eq!(ctx.take_warnings(), ["spec.color: old is deprecated"]);
+    store.edit(&ctx, "a", loud("bad")).await.unwrap_err();
+    assert_eq!(ctx.take_warnings(), Vec::<String>::new());
+}
+
+// covers: registry/R-RTS-06, registry/R-META-03
+#[tokio::test]
+async fn objects_that_nobody_gave_a_uid_can_be_changed_and_deleted() {
+    let fixture = Fixture::new().await;
+    let (store, ctx) = (fixture.store(Rules::default()), fixture.ctx());
+    for name in ["a", "b"] {
+        let key = store.storage().resource().object_key(Some("ns"), name).unwrap();
+        let mut bare = widget(name);
+        bare["metadata"]["namespace"] = json!("ns");
+        let bare = apiserver_storage_api::Encoded::of(&bare).unwrap();
+        store.storage().create(&key, bare, Default::default()).await.unwrap();
+    }
+    let changed = store
+        .edit(&ctx, "a", |object| object["spec"]["color"] = json!("blue"))
+        .await
+        .unwrap();
+    assert_eq!(changed["metadata"]["uid"], Value::Null);
+    assert!(store.remove(&ctx, "a").await.unwrap().is_gone());
+    let rest = store
+        .delete_collection(&ctx, DeleteOptions::default(), Default::default())
+        .await
+        .unwrap();
+    assert_eq!(rest.entries.len(), 1);
+    assert!(store.see(&ctx, "b").await.unwrap_err().is_not_found());
+}
+
+// covers: registry/R-STO-14
+#[tokio::test]
+async fn messages_name_the_resource_that_was_asked_for() {
+    let fixture = Fixture::new().await;
+    let store = fixture.store(Rules::default());
+    let ctx = fixture.ctx().with_resource("other.example.com", "v1", "gadgets", None);
+    let text = "gadgets.other.example.com \"a\" not found";
+    refused(store.see(&ctx, "a").await, 404, "NotFound", text);
+    refused(store.remove(&ctx, "a").await, 404, "NotFound", text);
+    refused(store.put(&ctx, "a", widget("a")).await, 404, "NotFound", text);
+    store.make(&ctx, widget("a")).await.unwrap();
+    let text = "gadgets.other.example.com \"a\" already exists";
+    refused(store.make(&ctx, widget("a")).await, 409, "AlreadyExists", text);
+}
+
 // covers: registry/R-UPD-28, registry/R-HOOK-05, registry/R-NEW-03
 #[tokio::test]
 async fn an_update_that_was_overtaken_runs_again_on_the_new_state() {
@@ -368,7 +435,7 @@ async fn a_stale_cache_never_makes_a_wrong_refusal() {
     assert_eq!(updated["spec"]["color"], "blue");
 }
 
-// covers: registry/R-UPD-24, registry/R-CRE-15
+// covers: registry/R-UPD-24, registry/R-CRE-15, registry/R-COU-12
 #[tokio::test]
 async fn admission_has_the_last_word() {
     struct Only(&'static str);
@@ -409,10 +476,18 @@ async fn admission_has_the_last_word() {
         "Forbidden",
         "forbidden: only one color",
     );
+    let mut other = widget("b");
+    blue(&mut other);
+    let forced = UpdateOptions {
+        force_create: true,
+        ..UpdateOptions::default()
+    };
+    let made = store.update(&ctx, "b", &mut Replace(other), forced).await;
+    refused(made, 403, "Forbidden", "forbidden: only one color");
     assert!(store.see(&ctx, "b").await.unwrap_err().is_not_found());
 }
 
-// covers: registry/R-COU-01, registry/R-COU-02, registry/R-COU-03, registry/R-COU-04, registry/R-COU-05, registry/R-COU-07, registry/R-COU-09, registry/R-COU-14
+// covers: registry/R-COU-01, registry/R-COU-02, registry/R-COU-03, registry/R-COU-04, registry/R-COU-05, registry/R-COU-06, registry/R-COU-07, registry/R-COU-09, registry/R-COU-14
 #[tokio::test]
 async fn an_update_creates_what_is_missing_where_that_is_allowed() {
     let fixture = Fixture::new().await;
@@ -502,7 +577,7 @@ async fn held(fixture: &Fixture, rules: &Rules) -> (apiserver_registry::Store<cr
     (store, ctx)
 }
 
-// covers: registry/R-DDU-01, registry/R-DDU-04, registry/R-DDU-05, registry/R-DDU-08, registry/R-DDU-10, registry/R-DDU-12
+// covers: registry/R-DDU-01, registry/R-DDU-04, registry/R-DDU-05, registry/R-DDU-06, registry/R-DDU-08, registry/R-DDU-10, registry/R-DDU-12
 #[tokio::test]
 async fn the_update_that_takes_the_last_finalizer_completes_the_deletion() {
     let fixture = Fixture::new().await;
@@ -520,12 +595,27 @@ async fn the_update_that_takes_the_last_finalizer_completes_the_deletion() {
     store.remove(&ctx, "a").await.unwrap();
     let one = store.edit(&ctx, "a", finalizers(&["example.com/two"])).await.unwrap();
     rules.log.take();
-    let last = store.edit(&ctx, "a", finalizers(&[])).await.unwrap();
+    let mut watch = store.watch(&ctx, WatchOptions::default()).await.unwrap();
+    let freed = |object: &mut Value| {
+        object["metadata"]["finalizers"] = json!([]);
+        object["spec"]["color"] = json!("never");
+    };
+    let last = store.edit(&ctx, "a", freed).await.unwrap();
     // The answer is the object as it would have been stored, at the version that was.
     assert_eq!(last["metadata"]["finalizers"], Value::Null);
     assert_eq!(last["metadata"]["resourceVersion"], one["metadata"]["resourceVersion"]);
     assert!(store.see(&ctx, "a").await.unwrap_err().is_not_found());
     assert_eq!(rules.log.take(), ["begin update", "rollback update", "after delete"]);
+    // Watchers see the state that was stored: the other changes of that update never were.
+    let WatchItem::Batch(batch) = watch.next().await.unwrap().unwrap() else {
+        panic!("expected a batch");
+    };
+    assert_eq!(batch.events[0].kind, EventKind::Deleted);
+    let seen: Value = batch.events[0].object.as_ref().unwrap().decode().unwrap();
+    assert_eq!(
+        (&seen["spec"], &seen["metadata"]["finalizers"]),
+        (&one["spec"], &one["metadata"]["finalizers"])
+    );
 }
 
 // covers: registry/R-DDU-02, registry/R-DDU-03

@@ -120,7 +120,10 @@ impl Storage for Wrapped {
     }
 
     fn ready(&self) -> Result<(), NotReady> {
-        self.inner.ready()
+        match self.check() {
+            Err(StorageError::NotReady { cause, retry_after }) => Err(NotReady { cause, retry_after }),
+            _ => self.inner.ready(),
+        }
     }
 
     async fn stats(&self) -> Result<Stats> {
