@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_storage_etcd3::EtcdKv;
 use apiserver_storage_kv::Kv;
-use apiserver_storage_kv::transform::Transformer;
-use apiserver_storage_testing::{Ability, Backend, BindingTransformer, OverKv};
+use apiserver_storage_kv::transform::{ConfigOptions, Transformer, Transformers};
+use apiserver_storage_testing::{Ability, Backend, Harness, OverKv, cases};
 use async_trait::async_trait;
 
 use common::Etcd;
@@ -42,6 +43,7 @@ impl Plain {
 impl Backend for Plain {
     type Kv = EtcdKv;
 
+    // Progress depends on the server's version: see below.
     const ABILITIES: &'static [Ability] = &[
         Ability::Direct,
         Ability::Compact,
@@ -50,7 +52,6 @@ impl Backend for Plain {
         Ability::Transform,
         Ability::Expiry,
         Ability::Restart,
-        Ability::Progress,
     ];
 
     async fn start() -> Self {
@@ -84,7 +85,6 @@ impl Backend for Sealed {
         Ability::Encrypted,
         Ability::Transform,
         Ability::Restart,
-        Ability::Progress,
     ];
 
     async fn start() -> Self {
@@ -96,7 +96,20 @@ impl Backend for Sealed {
     }
 
     fn transformer() -> Arc<dyn Transformer> {
-        Arc::new(BindingTransformer::default())
+        let config = br#"
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+  - resources: ["*.*"]
+    providers:
+      - aesgcm:
+          keys:
+            - name: key1
+              secret: c2VjcmV0IGlzIHNlY3VyZQ==
+"#;
+        let file = Path::new("encryption.yaml");
+        let transformers = Transformers::parse(file, config, &ConfigOptions::default());
+        transformers.expect("a sound configuration").for_resource("", "pods")
     }
 
     async fn restart(&mut self) {
@@ -112,4 +125,30 @@ mod plain {
 mod sealed {
     use super::*;
     apiserver_storage_testing::conformance!(OverKv<Sealed>);
+}
+
+/// The cases about progress, where the server's version lets it be believed.
+mod progress {
+    use super::*;
+
+    async fn trusted() -> Option<OverKv<Plain>> {
+        if common::etcd_binary().is_none_or(|binary| common::is_3_4(&binary)) {
+            return None;
+        }
+        Some(OverKv::start().await)
+    }
+
+    #[tokio::test]
+    async fn progress_comes_when_asked_for() {
+        if let Some(harness) = trusted().await {
+            cases::watch::progress_comes_when_asked_for(harness).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn no_progress_comes_unasked() {
+        if let Some(harness) = trusted().await {
+            cases::watch::no_progress_comes_unasked(harness).await;
+        }
+    }
 }
