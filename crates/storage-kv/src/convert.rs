@@ -240,3 +240,87 @@ fn not_now(full: &str, error: &TransformError) -> StorageError {
         retry_after: RETRY_SOON,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // covers: storage-api/ERR-16, storage-etcd3/EERR-01, storage-etcd3/EERR-02, storage-etcd3/PAGE-14, storage-etcd3/PAGE-15, storage-etcd3/PAGE-16
+    #[test]
+    fn backend_errors_name_the_key_and_say_what_to_do() {
+        let cause = || "cause".into();
+        let compacted = || KvError::Compacted { compacted: None };
+        let current = Revision::MIN;
+        let key = Call::Key("/registry/pods/ns/a");
+        let list = Call::List {
+            prefix: "/pods/",
+            asked: Some(Revision::MAX),
+            token: None,
+        };
+        let watch = Call::Watch("/registry/pods/");
+        for (error, call, want) in [
+            (
+                compacted(),
+                list,
+                "The resourceVersion for the provided list is too old.",
+            ),
+            (
+                compacted(),
+                watch,
+                "The resourceVersion for the provided watch is too old.",
+            ),
+            (
+                KvError::Future { current },
+                list,
+                "too large resource version: asked=9223372036854775807 current=1",
+            ),
+            (
+                KvError::Reset,
+                watch,
+                "The resourceVersion for the provided watch is too old.",
+            ),
+            (
+                KvError::Reset,
+                key,
+                "storage not ready: the backend is another store, or went back: key=/registry/pods/ns/a",
+            ),
+            (KvError::Unreachable(cause()), key, "storage unreachable"),
+            (
+                KvError::Timeout(cause()),
+                key,
+                "request did not complete within requested timeout: key=/registry/pods/ns/a",
+            ),
+            (
+                KvError::OutcomeUnknown(cause()),
+                key,
+                "outcome unknown: key=/registry/pods/ns/a",
+            ),
+            (
+                KvError::TooLarge { size: 2, limit: 1 },
+                key,
+                "object too large: key=/registry/pods/ns/a size=2 limit=1",
+            ),
+            (KvError::NoSpace(cause()), key, "storage space exceeded"),
+            (
+                KvError::TooManyRequests(cause()),
+                key,
+                "too many requests: cause: key=/registry/pods/ns/a",
+            ),
+            (KvError::NotSupported("that"), key, "not supported: that"),
+            (KvError::Closed, key, "storage closed"),
+            (
+                KvError::LeaseNotFound,
+                key,
+                "internal error: lease not found: key=/registry/pods/ns/a",
+            ),
+            (
+                KvError::Fault(cause()),
+                key,
+                "internal error: backend fault: key=/registry/pods/ns/a",
+            ),
+        ] {
+            let text = format!("{error:?}");
+            assert_eq!(storage_error(error, call).to_string(), want, "{text}");
+        }
+    }
+}

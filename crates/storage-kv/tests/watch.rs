@@ -123,7 +123,7 @@ async fn without_previous_states_a_deletion_has_only_its_key() {
     let event = full.expect(EventKind::Modified, created.key()).await;
     assert_eq!(
         states(&event.previous.into_iter().collect::<Vec<_>>()),
-        states(&[created.clone()])
+        states(std::slice::from_ref(&created))
     );
     let event = full.expect(EventKind::Deleted, created.key()).await;
     assert_eq!(
