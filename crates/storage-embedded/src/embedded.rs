@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use apiserver_storage_api::time::Rng;
@@ -42,24 +43,25 @@ pub struct EmbeddedKv {
 }
 
 impl EmbeddedKv {
-    /// Opens a store, or makes it. Must be called within a tokio runtime, which then runs the store's timer and its
-    /// reads from the disk.
+    /// Opens a store, or makes it. Must be called within a tokio runtime with its timer on, which then runs the store's
+    /// timer and its reads from the disk.
     ///
     /// # Errors
     ///
     /// [`KvError::Fault`] when the directory cannot be used, is in use by another process (both name it), or when its
-    /// data is damaged or of another format. [`KvError::NoSpace`] when the disk is full.
+    /// data is damaged or of another format, and outside of a runtime. [`KvError::NoSpace`] when the disk is full.
     pub async fn open(config: EmbeddedConfig) -> KvResult<Self> {
+        let runtime = Handle::try_current().map_err(|error| KvError::from(Trouble::Runtime(Box::new(error))))?;
         let max_value_bytes = config.max_value_bytes.min(u32::MAX as usize);
         let rng = Arc::clone(&config.rng);
         let core = match config.location {
             Location::Memory => open_memory(&config),
             #[cfg(feature = "durable")]
-            _ => open_durable(config).await?,
+            _ => open_durable(config, &runtime).await?,
         };
         let core = Arc::new(core);
         let task = timer::run(Arc::downgrade(&core), Arc::clone(&core.engine), Arc::clone(&core.clock));
-        let timer = Mutex::new(Some(tokio::spawn(task)));
+        let timer = Mutex::new(Some(runtime.spawn(task)));
         Ok(Self {
             core,
             rng,
@@ -122,12 +124,11 @@ fn open_memory(config: &EmbeddedConfig) -> Core {
 }
 
 #[cfg(feature = "durable")]
-async fn open_durable(config: EmbeddedConfig) -> KvResult<Core> {
+async fn open_durable(config: EmbeddedConfig, runtime: &Handle) -> KvResult<Core> {
     use crate::committer::Committer;
     use crate::disk::{Birth, Disk, Loaded};
     use crate::upkeep::Upkeep;
 
-    let runtime = tokio::runtime::Handle::current();
     let recent_bytes = config.recent_bytes;
     let upkeep = Upkeep::new(config.rewrite_floor_bytes);
     let clock = Arc::clone(&config.clock);
@@ -144,7 +145,7 @@ async fn open_durable(config: EmbeddedConfig) -> KvResult<Core> {
     let (disk, Loaded { writer, store_id }) = opened?;
     let disk = Arc::new(disk);
     let log = RecordLog::new(writer.head.next(), Some(recent_bytes));
-    let reader = Reader::disk(Arc::clone(&disk), runtime);
+    let reader = Reader::disk(Arc::clone(&disk), runtime.clone());
     let engine = Arc::new(Engine::new(&writer, log, reader, store_id));
     let committer = Committer::start(Arc::clone(&engine), disk, writer, Arc::clone(&clock), upkeep)?;
     Ok(Core::durable(engine, clock, committer))

@@ -3,9 +3,7 @@
 #[cfg(feature = "durable")]
 use std::sync::Arc;
 
-#[cfg(feature = "durable")]
-use apiserver_storage_api::BoxError;
-use apiserver_storage_api::Revision;
+use apiserver_storage_api::{BoxError, Revision};
 use apiserver_storage_kv::KvError;
 
 /// The causes behind [`KvError::Fault`] and its kin.
@@ -40,6 +38,11 @@ pub(crate) enum Trouble {
     #[cfg(feature = "durable")]
     #[error("data file lacks a field: field={field}")]
     Field { field: &'static str },
+    #[error("not called within a tokio runtime")]
+    Runtime(#[source] BoxError),
+    #[cfg(feature = "durable")]
+    #[error("data file has lost records: found={found} noted={noted}")]
+    Lost { found: u64, noted: u64 },
     #[error("stored record is damaged: key={key} revision={revision} reason={reason}")]
     Damaged {
         key: String,

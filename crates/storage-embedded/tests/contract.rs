@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use apiserver_storage_api::time::ManualClock;
+use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use apiserver_storage_kv::{
     Expected, Kv, KvError, KvWatchItem, Lease, LeaseId, RangeRequest, WatchRequest, WriteOutcome,
 };
@@ -434,4 +435,13 @@ async fn dropping_the_last_handle_ends_watches() {
         let kv = open(&config).await;
         kv.close().await;
     }
+}
+
+#[test]
+fn outside_of_a_runtime_opening_fails_with_words() {
+    let opened = futures::executor::block_on(EmbeddedKv::open(EmbeddedConfig::memory()));
+    let Err(KvError::Fault(cause)) = opened else {
+        panic!("{opened:?}")
+    };
+    assert!(cause.to_string().contains("runtime"), "{cause}");
 }

@@ -59,7 +59,8 @@ async fn acknowledged_and_watched_writes_survive_power_loss_at_any_moment() {
     for seed in 0..60 {
         let rng = seeded(seed);
         let disk = SimulatedDisk::default();
-        let kv = open(&EmbeddedConfig::medium(Arc::new(disk.clone()))).await;
+        let config = |disk: SimulatedDisk| EmbeddedConfig::medium(Arc::new(disk)).with_quick_repair(seed % 4 == 0);
+        let kv = open(&config(disk.clone())).await;
         let start = kv.now().await.unwrap();
         let watched = tokio::spawn(watch_until_failure(watch(&kv, "/", None).await.unwrap()));
         disk.fail_power_after(random_below(&rng, 400));
@@ -74,7 +75,7 @@ async fn acknowledged_and_watched_writes_survive_power_loss_at_any_moment() {
         let watched = watched.await.unwrap();
         drop(kv);
 
-        let kv = open(&EmbeddedConfig::medium(Arc::new(disk.after_power_loss(&rng)))).await;
+        let kv = open(&config(disk.after_power_loss(&rng))).await;
         let now = kv.now().await.unwrap();
         let mut stored = Vec::new();
         if now > start {
@@ -299,6 +300,124 @@ async fn a_file_of_something_else_is_refused_by_name() {
         panic!("opened something else")
     };
     assert!(cause.to_string().contains(&*dir.path().to_string_lossy()), "{cause}");
+}
+
+// covers: storage-api/GLOB-05
+#[tokio::test(flavor = "multi_thread")]
+async fn random_damage_is_never_served_as_something_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EmbeddedConfig::directory(dir.path()).with_recent_bytes(0);
+    let kv = open(&config).await;
+    for n in 0..200 {
+        create(&kv, &format!("/{n:03}"), &format!("{n:>200}")).await;
+    }
+    kv.close().await;
+    let file = dir.path().join("store.redb");
+    let whole = std::fs::read(&file).unwrap();
+    let (mut refused, mut served) = (0, 0);
+    for seed in 0..150 {
+        let rng = seeded(seed);
+        let mut bytes = whole.clone();
+        for _ in 0..=random_below(&rng, 20) {
+            let at = usize::try_from(random_below(&rng, bytes.len() as u64)).unwrap();
+            bytes[at] ^= 1 << random_below(&rng, 8);
+        }
+        std::fs::write(&file, bytes).unwrap();
+        let Ok(kv) = EmbeddedKv::open(config.clone()).await else {
+            refused += 1;
+            continue;
+        };
+        match kv.range(RangeRequest::prefix("/")).await {
+            Err(_) => refused += 1,
+            Ok(page) => {
+                served += 1;
+                assert_eq!((page.count, page.pairs.len()), (200, 200), "seed={seed}");
+                for (n, pair) in page.pairs.iter().enumerate() {
+                    let expected = (format!("/{n:03}"), format!("{n:>200}"));
+                    assert_eq!(
+                        (&*pair.key, &*pair.value),
+                        (&*expected.0, expected.1.as_bytes()),
+                        "seed={seed}"
+                    );
+                }
+            }
+        }
+        kv.close().await;
+    }
+    assert!(
+        refused > 0 && served > 0,
+        "refused={refused} served={served}: the damage was not random"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_share_syncs() {
+    const WRITERS: u64 = 64;
+    let disk = SimulatedDisk::default();
+    let kv = open(&EmbeddedConfig::medium(Arc::new(disk.clone()))).await;
+    disk.hold_syncs();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let kv = Arc::clone(&kv);
+            tokio::spawn(async move { create(&kv, &format!("/{writer}"), "1").await })
+        })
+        .collect();
+    until("the first sync is under way", async || disk.waiting_syncs() > 0).await;
+    // All others get into the queue while the first one waits: each has had its turn after so many.
+    for _ in 0..10 * WRITERS {
+        tokio::task::yield_now().await;
+    }
+    let before = disk.syncs();
+    disk.release_syncs();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let syncs = disk.syncs() - before;
+    assert!(syncs <= WRITERS / 2, "{syncs} syncs for {WRITERS} writers");
+    kv.close().await;
+}
+
+// covers: storage-api/GLOB-12
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_dropped_leave_nothing_behind() {
+    for seed in 0..20 {
+        let rng = seeded(seed);
+        let disk = SimulatedDisk::default();
+        let kv = open(&EmbeddedConfig::medium(Arc::new(disk.clone())).with_recent_bytes(0)).await;
+        let start = kv.now().await.unwrap();
+        let mut calls = Vec::new();
+        for n in 0..40 {
+            let kv = Arc::clone(&kv);
+            calls.push(tokio::spawn(async move {
+                let key = format!("/{n:02}");
+                create(&kv, &key, &"v".repeat(5_000)).await;
+                value(&kv, &key, None).await;
+                let mut watching = watch(&kv, "/", Some(start)).await.unwrap();
+                see(&mut watching, 5).await;
+                kv.range(RangeRequest::prefix("/")).await.unwrap();
+            }));
+        }
+        for call in &calls {
+            if random_below(&rng, 2) == 0 {
+                call.abort();
+            }
+            for _ in 0..random_below(&rng, 20) {
+                tokio::task::yield_now().await;
+            }
+        }
+        for call in calls {
+            if let Err(ended) = call.await {
+                assert!(ended.is_cancelled(), "seed={seed}: {ended}");
+            }
+        }
+        // Every write that was sent is there or not, and history agrees; new calls find all doors open.
+        let page = kv.range(RangeRequest::prefix("/")).await.unwrap();
+        let written = usize::try_from(page.revision.get() - start.get()).unwrap();
+        let seen = see(&mut watch(&kv, "/", Some(start.next())).await.unwrap(), written).await;
+        assert_eq!((page.pairs.len(), seen.len()), (written, written), "seed={seed}");
+        create(&kv, "/after", "1").await;
+        kv.close().await;
+    }
 }
 
 /// Where a child of the test below writes; absent in the parent.

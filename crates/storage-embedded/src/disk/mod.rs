@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
 use apiserver_storage_api::Revision;
 use apiserver_storage_api::time::Rng;
@@ -261,10 +261,17 @@ fn load(database: &Database, config: &EmbeddedConfig) -> KvResult<Loaded> {
         writer.compacted = revision_of(compacted)?;
         writer.head = writer.compacted;
     }
-    for row in transaction.open_table(INDEX).map_err(fault)?.iter().map_err(fault)? {
+    let index = transaction.open_table(INDEX).map_err(fault)?;
+    let mut found = 0;
+    for row in index.iter().map_err(fault)? {
         let (revision, row) = row.map_err(fault)?;
         let row = rows::decode_index(revision_of(revision.value())?, row.value())?;
         writer.learn(&row.key, row.version);
+        found += 1;
+    }
+    let noted = index.len().map_err(fault)?;
+    if found != noted {
+        return Err(Trouble::Lost { found, noted }.into());
     }
     // Rows can end below the point of compaction only while the file is damaged; the counter never goes back.
     writer.head = writer.head.max(writer.compacted);

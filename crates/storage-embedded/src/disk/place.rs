@@ -155,14 +155,13 @@ fn create_in(
     create(&database).map_err(fault)
 }
 
-/// Opens a file of a directory, or makes an empty one.
+/// Opens a file of a directory, or makes an empty one that only its owner can read.
 fn open_file(directory: &Path, name: &str, cache_bytes: usize) -> KvResult<Database> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(directory.join(name));
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(directory.join(name));
     let backend = file.map_err(redb::DatabaseError::from).and_then(FileBackend::new);
     let opened = backend.and_then(|backend| builder(cache_bytes).create_with_backend(Guarded(backend)));
     opened.map_err(|error| not_opened(&directory.display().to_string(), fault(error)))

@@ -19,6 +19,7 @@ struct Inner {
     syncs_held: Mutex<bool>,
     syncs_released: Condvar,
     syncs_waiting: AtomicU64,
+    syncs: AtomicU64,
     sync_fails: Mutex<Option<io::ErrorKind>>,
 }
 
@@ -139,6 +140,11 @@ impl SimulatedDisk {
         self.0.syncs_released.notify_all();
     }
 
+    /// Syncs so far.
+    pub fn syncs(&self) -> u64 {
+        self.0.syncs.load(Ordering::SeqCst)
+    }
+
     /// Syncs that wait.
     pub fn waiting_syncs(&self) -> u64 {
         self.0.syncs_waiting.load(Ordering::SeqCst)
@@ -206,6 +212,7 @@ impl Medium for SimulatedDisk {
         if let Some(kind) = *self.0.sync_fails.lock() {
             return Err(io::Error::new(kind, "the disk lost its writes"));
         }
+        self.0.syncs.fetch_add(1, Ordering::SeqCst);
         let mut state = self.0.state.lock();
         state.spend()?;
         state.safe = state.seen.clone();
