@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 
 use crate::tree::{Item, Probe, Tree};
 
+/// What an object costs that is found by an index, in objects that are looked at in order.
+const INDEX_COST: usize = 4;
+
 impl Item for Entry {
     type Separator = Key;
 
@@ -56,18 +59,19 @@ impl Probe<Entry> for Behind<'_> {
     }
 }
 
-/// An object under a value of an index. Objects of one value are in key order.
+/// An object under a value of an index. Objects of one value are in key order. Names the object and does not hold it:
+/// so an update that leaves the value as it was, which is the rule, leaves the index as it was.
 #[derive(Debug, Clone)]
 pub(crate) struct Posting {
     value: Arc<str>,
-    entry: Entry,
+    key: Key,
 }
 
 impl Item for Posting {
     type Separator = (Arc<str>, Key);
 
     fn separator(&self) -> (Arc<str>, Key) {
-        (Arc::clone(&self.value), self.entry.key().clone())
+        (Arc::clone(&self.value), self.key.clone())
     }
 }
 
@@ -76,9 +80,7 @@ struct Under<'a, P>(&'a str, P);
 
 impl Probe<Posting> for Under<'_, At<'_>> {
     fn item(&self, item: &Posting) -> Ordering {
-        (*item.value)
-            .cmp(self.0)
-            .then_with(|| item.entry.key().as_str().cmp(self.1.0))
+        (*item.value).cmp(self.0).then_with(|| item.key.as_str().cmp(self.1.0))
     }
 
     fn separator(&self, (value, key): &(Arc<str>, Key)) -> Ordering {
@@ -90,7 +92,7 @@ impl Probe<Posting> for Under<'_, Behind<'_>> {
     fn item(&self, item: &Posting) -> Ordering {
         (*item.value)
             .cmp(self.0)
-            .then_with(|| self.1.compare(item.entry.key().as_str()))
+            .then_with(|| self.1.compare(item.key.as_str()))
     }
 
     fn separator(&self, (value, key): &(Arc<str>, Key)) -> Ordering {
@@ -162,13 +164,16 @@ impl Root {
                 value_of(index, &entry),
                 previous.as_ref().and_then(|old| value_of(index, old)),
             );
-            if let Some(value) = before.filter(|value| now != Some(value)) {
+            if now == before {
+                continue;
+            }
+            if let Some(value) = before {
                 tree.remove(&Under(value, At(key.as_str())));
             }
             if let Some(value) = now {
                 let posting = Posting {
-                    value: value.into(),
-                    entry: entry.clone(),
+                    value: shared(tree, value),
+                    key: key.clone(),
                 };
                 tree.insert(posting, &Under(value, At(key.as_str())));
             }
@@ -248,7 +253,7 @@ impl Root {
             };
             let first = tree.rank(&Under(value, At(from)));
             let end = tree.rank(&Under(value, Behind(prefix.as_str()))).max(first);
-            if end - first < walk.end - walk.next {
+            if (end - first).saturating_mul(INDEX_COST) < walk.end - walk.next {
                 (walk.source, walk.next, walk.end) = (Source::Index(at), first, end);
             }
         }
@@ -265,18 +270,34 @@ impl Root {
 }
 
 fn build_index(index: &Index, entries: &[Entry]) -> Tree<Posting> {
-    let mut postings: Vec<Posting> = entries
+    let mut found: Vec<(&str, &Entry)> = entries
         .iter()
-        .filter_map(|entry| {
-            Some(Posting {
-                value: value_of(index, entry)?.into(),
-                entry: entry.clone(),
-            })
-        })
+        .filter_map(|entry| Some((value_of(index, entry)?, entry)))
         .collect();
     // Stable, and entries are in key order already.
-    postings.sort_by(|a, b| a.value.cmp(&b.value));
+    found.sort_by(|a, b| a.0.cmp(b.0));
+    let mut postings: Vec<Posting> = Vec::with_capacity(found.len());
+    for (value, entry) in found {
+        let value = match postings.last() {
+            Some(last) if *last.value == *value => Arc::clone(&last.value),
+            _ => value.into(),
+        };
+        postings.push(Posting {
+            value,
+            key: entry.key().clone(),
+        });
+    }
     Tree::from_sorted(postings)
+}
+
+/// The text of a value: shared with the objects that have it already.
+fn shared(tree: &Tree<Posting>, value: &str) -> Arc<str> {
+    let mut known = None;
+    tree.visit(tree.rank(&Under(value, At(""))), &mut |posting| {
+        known = (*posting.value == *value).then(|| Arc::clone(&posting.value));
+        ControlFlow::Break(())
+    });
+    known.unwrap_or_else(|| value.into())
 }
 
 /// The value of an object in an index. A field that an object does not have reads as empty, as selectors see it.
@@ -391,19 +412,20 @@ impl Walk {
         }
         let root = self.root()?;
         let mut next = self.next;
-        let mut step = |entry: &Entry| {
+        // An index names objects that are in the state of the same root; one that is not would be passed over.
+        let mut step = |entry: Option<&Entry>| {
             next += 1;
             left -= 1;
-            match visitor(entry) {
+            match entry.map_or(Step::Next, &mut visitor) {
                 Step::Next if left > 0 => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             }
         };
         match self.source {
-            Source::State => root.state.visit(self.next, &mut step),
+            Source::State => root.state.visit(self.next, &mut |entry| step(Some(entry))),
             Source::Index(at) => {
                 if let Some(tree) = root.indexes.get(at) {
-                    tree.visit(self.next, &mut |posting| step(&posting.entry));
+                    tree.visit(self.next, &mut |posting| step(root.get(posting.key.as_str())));
                 }
             }
         }

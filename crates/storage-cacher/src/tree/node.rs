@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Item, Probe};
 
 /// Most items of a leaf and most children of a branch. A write copies about one such node per level.
-pub(super) const MAX: usize = 32;
+pub(super) const MAX: usize = 16;
 /// A node below this size is merged with a neighbour, or filled from it.
 const MIN: usize = MAX / 4;
 /// How full a build makes nodes: room for some inserts before the first split.
