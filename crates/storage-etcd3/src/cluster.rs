@@ -146,7 +146,7 @@ impl Cluster {
             let (index, member) = self.current();
             let attempt = async {
                 let clients = member.clients().await.map_err(not_sent)?;
-                call(clients).await.map_err(classify)
+                call(&clients).await.map_err(classify)
             };
             let cause = match self.within(self.config.request_timeout, attempt).await {
                 Some(Ok(answer)) => return Ok(answer),
@@ -228,13 +228,15 @@ impl Cluster {
         (identity.cluster != 0).then_some((identity.cluster, identity.generation))
     }
 
+    // deviates: storage-etcd3/FEAT-03, storage-etcd3/FEAT-05: known per member and asked again after it was away, so that
+    // an upgrade is noticed and one old cluster does not speak for another.
     /// Asks a member for its version, unless it is known.
     pub(crate) async fn learn_trust(&self, member: &Member) -> Trust {
         if !member.unchecked() {
             return member.trust();
         }
         let status = async {
-            let mut client = member.clients().await?.maintenance.clone();
+            let mut client = member.clients().await?.maintenance;
             client.status().await
         };
         if let Some(Ok(status)) = self.within(self.config.health_timeout, status).await {

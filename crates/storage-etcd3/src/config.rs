@@ -36,6 +36,8 @@ pub struct EtcdConfig {
     pub retry_deadline: Duration,
     /// How long a broken watch tries to go on elsewhere before it fails: 60 s.
     pub resume_deadline: Duration,
+    /// How long a member may take to accept a watch, making a connection included: 20 s.
+    pub watch_open_timeout: Duration,
     /// A watch that was silent for so long is asked whether it lives: 10 s.
     pub watch_probe_interval: Duration,
     /// The key that is read to see whether the cluster answers; nobody writes it: `/registry/health`.
@@ -74,6 +76,7 @@ impl EtcdConfig {
             request_timeout: Duration::from_secs(60),
             retry_deadline: Duration::from_secs(5),
             resume_deadline: Duration::from_secs(60),
+            watch_open_timeout: Duration::from_secs(20),
             watch_probe_interval: Duration::from_secs(10),
             probe_key: "/registry/health".to_owned(),
             health_timeout: Duration::from_secs(2),

@@ -31,6 +31,7 @@ pub struct EtcdKv {
 }
 
 impl EtcdKv {
+    // deviates: storage-etcd3/CFG-06: does not wait for the cluster longer than one health check.
     /// Prepares the connections, tries a first read, and starts looking after the cluster (health, compaction).
     ///
     /// A cluster that does not answer is no failure: [`Kv::health`] says so, and calls fail until it does. Reads the

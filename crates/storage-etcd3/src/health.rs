@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use etcd_client::GetOptions;
 use futures::FutureExt;
 
 use crate::shared::Shared;
 
+// deviates: storage-etcd3/HEALTH-03, storage-etcd3/HEALTH-04: one probe after the other in the background, none for a
+// caller; results cannot overtake each other.
 /// Reads until the cluster is closed.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let cluster = &shared.cluster;
@@ -29,8 +32,10 @@ pub(crate) async fn probe(shared: &Shared) {
         Some(Ok(_)) => Ok(()),
         Some(Err(error)) => Err(format!("error getting data from etcd: {}", causes(&error))),
         None => {
-            // It took the request and says nothing: callers should not have to find that out one by one.
-            cluster.rotate(asked);
+            if !replace_connection(shared, asked).await {
+                // It took the request and says nothing: callers should not have to find that out one by one.
+                cluster.rotate(asked);
+            }
             Err("error getting data from etcd: context deadline exceeded".to_owned())
         }
     };
@@ -44,6 +49,28 @@ pub(crate) async fn probe(shared: &Shared) {
     if reachable {
         let (_, current) = cluster.current();
         cluster.learn_trust(current).await;
+    }
+}
+
+/// Is it the member that says nothing, or the connection? A path that swallows packets is noticed by keepalive only
+/// much later. Returns whether a new connection got an answer, and is used from now on.
+async fn replace_connection(shared: &Shared, index: usize) -> bool {
+    let cluster = &shared.cluster;
+    let member = &cluster.members()[index];
+    let attempt = async {
+        let clients = member.fresh_clients().await?;
+        let options = GetOptions::new().with_count_only();
+        let key = cluster.config.probe_key.as_str();
+        clients.kv.clone().get(key, Some(options)).await?;
+        Ok::<_, etcd_client::Error>(clients)
+    };
+    match cluster.within(cluster.config.health_timeout, attempt).await {
+        Some(Ok(clients)) => {
+            tracing::warn!(server = member.server, "etcd connection was dead, replaced it");
+            member.adopt(clients);
+            true
+        }
+        _ => false,
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Member {
     pub(crate) server: String,
     endpoint: Endpoint,
     credentials: Option<Credentials>,
-    unary: OnceCell<Clients>,
+    unary: Mutex<Arc<OnceCell<Clients>>>,
     links: Mutex<Vec<Weak<Link>>>,
     trust: AtomicU8,
     /// The server was away, and may have come back as another version.
@@ -57,11 +57,18 @@ impl std::fmt::Debug for Clients {
 pub(crate) struct Link {
     client: Client,
     watch: WatchClient,
+    /// Something on it got no answer.
+    dead: AtomicBool,
 }
 
 impl Link {
     pub(crate) fn watch_client(&self) -> WatchClient {
         self.watch.clone()
+    }
+
+    /// No further watch is opened on this connection.
+    pub(crate) fn give_up(&self) {
+        self.dead.store(true, Ordering::Relaxed);
     }
 
     /// Logs in anew: on a watch a token that ended is no error that would do it.
@@ -97,7 +104,7 @@ impl Member {
             server: server.to_owned(),
             endpoint,
             credentials: config.credentials.clone(),
-            unary: OnceCell::new(),
+            unary: Mutex::default(),
             links: Mutex::new(Vec::new()),
             trust: AtomicU8::new(Trust::Unknown as u8),
             recheck: AtomicBool::new(true),
@@ -105,16 +112,24 @@ impl Member {
     }
 
     /// The clients for reads and writes. Touches the network only to log in.
-    pub(crate) async fn clients(&self) -> Result<&Clients, etcd_client::Error> {
-        let connect = async || {
-            let client = self.client(UNARY_STREAM_WINDOW, UNARY_WINDOW).await?;
-            Ok(Clients {
-                kv: client.kv_client().max_decoding_message_size(usize::MAX),
-                lease: client.lease_client(),
-                maintenance: client.maintenance_client(),
-            })
-        };
-        self.unary.get_or_try_init(connect).await
+    pub(crate) async fn clients(&self) -> Result<Clients, etcd_client::Error> {
+        let unary = Arc::clone(&*self.unary.lock());
+        unary.get_or_try_init(|| self.fresh_clients()).await.cloned()
+    }
+
+    /// Clients on a new connection, which nobody else uses.
+    pub(crate) async fn fresh_clients(&self) -> Result<Clients, etcd_client::Error> {
+        let client = self.client(UNARY_STREAM_WINDOW, UNARY_WINDOW).await?;
+        Ok(Clients {
+            kv: client.kv_client().max_decoding_message_size(usize::MAX),
+            lease: client.lease_client(),
+            maintenance: client.maintenance_client(),
+        })
+    }
+
+    /// Calls that come later use these clients.
+    pub(crate) fn adopt(&self, clients: Clients) {
+        *self.unary.lock() = Arc::new(OnceCell::new_with(Some(clients)));
     }
 
     /// A connection with room for a watch.
@@ -126,6 +141,7 @@ impl Member {
         let link = Arc::new(Link {
             watch: client.watch_client().max_decoding_message_size(usize::MAX),
             client,
+            dead: AtomicBool::new(false),
         });
         self.links.lock().push(Arc::downgrade(&link));
         Ok(link)
@@ -135,7 +151,7 @@ impl Member {
         let mut links = self.links.lock();
         links.retain(|link| link.strong_count() > 0);
         let mut roomy = links.iter().filter(|link| link.strong_count() < WATCHES_PER_LINK);
-        roomy.find_map(Weak::upgrade)
+        roomy.find_map(|link| link.upgrade().filter(|link| !link.dead.load(Ordering::Relaxed)))
     }
 
     async fn client(&self, stream_window: u32, window: u32) -> Result<Client, etcd_client::Error> {

@@ -73,6 +73,7 @@ impl Shared {
         Ok((stored.map(convert::pair).transpose()?, revision))
     }
 
+    // deviates: storage-etcd3/STREAM-01: always pages, which are bounded and which every version has.
     pub(crate) async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
         if request.end.as_ref().is_some_and(|end| *end <= request.start) {
             // etcd would take an empty end for a single key.

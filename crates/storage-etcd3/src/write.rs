@@ -62,6 +62,7 @@ impl Shared {
             Expected::At(revision) => convert::signed(revision).unwrap_or(i64::MAX),
         };
         let compare = Compare::mod_revision(key, CompareOp::Equal, expected);
+        // deviates: storage-etcd3/TXN-02: a create that finds the key taken brings what is there, as updates do.
         let txn = Txn::new()
             .when([compare])
             .and_then([write])

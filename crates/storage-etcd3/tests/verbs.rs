@@ -129,7 +129,7 @@ async fn a_range_is_read_in_parts_at_one_revision() {
     }
 }
 
-// covers: storage-etcd3/RCLI-02, storage-etcd3/SIZE-04
+// covers: storage-etcd3/RCLI-02
 #[tokio::test]
 async fn an_answer_may_be_larger_than_the_usual_limit_of_a_message() {
     let Some(etcd) = Etcd::start().await else { return };
@@ -356,4 +356,11 @@ async fn after_closing_nothing_is_called_and_watches_are_over() {
     let mut watch = kv.watch(request).await.expect("accepted");
     kv.close().await;
     assert!(matches!(common::end(&mut watch).await, KvError::Closed));
+    assert!(matches!(kv.now().await, Err(KvError::Closed)));
+    let write = kv
+        .put_if("/registry/a", "1".into(), Expected::Absent, Lease::None)
+        .await;
+    assert!(matches!(write, Err(KvError::Closed)), "{write:?}");
+    assert_eq!(kv.health(), Err("server is shutting down".to_owned()));
+    kv.close().await;
 }

@@ -176,7 +176,10 @@ impl Live {
                 self.ask();
                 Ok(())
             }
-            Wake::Silent if self.unanswered => self.broken("no sign of life".into()),
+            Wake::Silent if self.unanswered => {
+                open.link.give_up();
+                self.broken("no sign of life".into())
+            }
             Wake::Silent => {
                 self.unanswered = true;
                 self.ask();
@@ -214,6 +217,7 @@ impl Live {
         self.batches.events(response.0.events, last_fragment, &mut self.ready)
     }
 
+    // deviates: storage-etcd3/EWATCH-27: a member without a leader ends its watches; they go on at one that has one.
     /// The member failed: everybody goes to the next one.
     fn lost(&mut self, cause: BoxError) -> KvResult<()> {
         if let Some(open) = &self.open {
@@ -235,6 +239,7 @@ impl Live {
         Ok(())
     }
 
+    // deviates: storage-etcd3/EWATCH-28: not for ever; whoever reads hears after a while that nobody takes the watch.
     /// Opens the watch anew where it broke off, on a member that takes it.
     async fn resume(&mut self) -> KvResult<()> {
         let shared = Arc::clone(&self.shared);
@@ -271,9 +276,11 @@ impl Live {
         let cluster = &self.shared.cluster;
         let mut retry = Retry::new(cluster, cluster.config.resume_deadline);
         let now = loop {
-            match self.shared.now().await {
-                Err(KvError::Unreachable(cause) | KvError::Timeout(cause)) => retry.pause(cause).await?,
-                other => break other?,
+            // Not longer than the health check waits, which sees to a connection that is dead.
+            match cluster.within(cluster.config.health_timeout, self.shared.now()).await {
+                None => retry.pause("no answer in time".into()).await?,
+                Some(Err(KvError::Unreachable(cause) | KvError::Timeout(cause))) => retry.pause(cause).await?,
+                Some(other) => break other?,
             }
         };
         if cluster.mark().generation != self.generation || now.next() < self.batches.next() {

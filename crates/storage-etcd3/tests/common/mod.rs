@@ -4,6 +4,8 @@
 //! `APISERVER_REQUIRE_TOOLS` set it fails.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod proxy;
+
 use std::future::Future;
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -136,6 +138,11 @@ impl Etcd {
     pub(crate) fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.client)
+    }
+
+    /// The port of that.
+    pub(crate) fn port(&self) -> u16 {
+        self.client
     }
 
     fn log(&self) -> PathBuf {
