@@ -1,6 +1,7 @@
 //! Measures the engine on this machine's disk: commits, reads, a watch, and opening again after a kill.
 //!
-//! `cargo run --release -p apiserver-storage-embedded --example measure -- DIR [PODS] [UPDATES]`
+//! `cargo run --release -p apiserver-storage-embedded --example measure -- DIR [PODS] [UPDATES]`; `memory` for DIR keeps
+//! everything in memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +21,13 @@ async fn main() -> Outcome<()> {
     let dir = args.next().ok_or("which directory?")?;
     let pods: usize = args.next().map_or(Ok(20_000), |text| text.parse())?;
     let updates: usize = args.next().map_or(Ok(60_000), |text| text.parse())?;
+    let config = if dir == "memory" {
+        EmbeddedConfig::memory()
+    } else {
+        EmbeddedConfig::directory(&dir)
+    };
     let started = Instant::now();
-    let kv = Arc::new(EmbeddedKv::open(EmbeddedConfig::directory(&dir)).await?);
+    let kv = Arc::new(EmbeddedKv::open(config).await?);
     report("opened", started.elapsed(), 1);
     let stored = kv
         .range(RangeRequest {
@@ -51,7 +57,7 @@ async fn write(kv: &Arc<EmbeddedKv>, pods: usize, rounds: usize, what: &str) -> 
                     let key = format!("/registry/pods/ns-{}/pod-{pod}", pod % 50);
                     let found = kv.get(&key, None).await?.0;
                     let expected = found.map_or(Expected::Absent, |pair| Expected::At(pair.revision));
-                    let value = format!("{round:x>POD_BYTES$}").into();
+                    let value = vec![(round % 251) as u8; POD_BYTES].into();
                     let outcome = kv.put_if(&key, value, expected, Lease::None).await?;
                     assert!(matches!(outcome, WriteOutcome::Applied(_)), "nobody else writes");
                 }

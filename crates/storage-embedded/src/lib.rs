@@ -118,3 +118,7 @@ pub use apiserver_storage_transform as transform;
 /// The object store on this engine: one resource of an [`EmbeddedKv`] as a [`Storage`](api::Storage). Made by
 /// [`EmbeddedKv::store`], or with another configuration by its own `new`.
 pub type EmbeddedStore = apiserver_storage_kv::KvStore<EmbeddedKv>;
+
+#[cfg(all(doctest, feature = "durable"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
