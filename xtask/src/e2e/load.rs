@@ -36,7 +36,7 @@ struct Seen {
     last: u64,
     added: BTreeMap<String, u64>,
     counters: BTreeMap<String, u64>,
-    resumed: usize,
+    connections: usize,
     wrong: Option<String>,
 }
 
@@ -83,15 +83,15 @@ impl Load {
         })
     }
 
-    /// Ends the load, with the server running, and checks everything. Returns a line about it.
-    pub(super) fn finish(mut self) -> Result<String> {
+    /// Ends the load, with the server running, and lists what is stored then.
+    pub(super) fn finish(mut self) -> Result<Ended> {
         self.stop_writing.store(true, Ordering::Relaxed);
         let mut acknowledged = Vec::new();
         for writer in self.writers.drain(..) {
             acknowledged.push(writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?);
         }
         let list = self.http.get(PATH)?.expect(200)?.json()?;
-        let items = list["items"].as_array().context("a list without items")?;
+        let items = list["items"].as_array().context("a list without items")?.clone();
         let newest = items
             .iter()
             .map(version)
@@ -101,9 +101,9 @@ impl Load {
             .unwrap_or(0);
         process::wait_until("the watcher at the last write", CATCH_UP, || {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            ensure!(seen.wrong.is_none() || seen.last >= newest, "{:?}", seen.wrong);
+            // A watch that broke its promise gets no further; the check says how.
             ensure!(
-                seen.last >= newest,
+                seen.wrong.is_some() || seen.last >= newest,
                 "it is at {}, the last write at {newest}",
                 seen.last
             );
@@ -118,8 +118,20 @@ impl Load {
             watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))?;
         }
         let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
-        check(&acknowledged, items, &seen)
+        Ok(Ended {
+            acknowledged,
+            items,
+            seen,
+        })
     }
+}
+
+/// What a load left to be checked.
+#[derive(Debug)]
+pub(super) struct Ended {
+    acknowledged: Vec<Acknowledged>,
+    items: Vec<Value>,
+    seen: Seen,
 }
 
 impl Drop for Load {
@@ -186,7 +198,7 @@ fn follow(http: Http, stop: &AtomicBool, seen: &Mutex<Seen>) {
                 continue;
             }
         };
-        lock().resumed += 1;
+        lock().connections += 1;
         while let (Ok(Some(event)), false) = (watch.next(), stop.load(Ordering::Relaxed)) {
             let mut seen = lock();
             if let Err(error) = note(&mut seen, &event) {
@@ -229,58 +241,71 @@ fn note(seen: &mut Seen, event: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Everything that must hold at the end.
-fn check(acknowledged: &[Acknowledged], items: &[Value], seen: &Seen) -> Result<String> {
-    if let Some(wrong) = &seen.wrong {
-        bail!("the watch broke its promise: {wrong}");
-    }
-    let mut stored = BTreeMap::new();
-    for item in items {
-        let name = item["metadata"]["name"].as_str().context("no name")?;
-        stored.insert(name, (version(item)?, item["data"]["n"].as_str().unwrap_or_default()));
-    }
-    let mut writes = 0;
-    for (writer, told) in acknowledged.iter().enumerate() {
-        for (name, version) in &told.created {
-            let found = stored
-                .get(name.as_str())
-                .with_context(|| format!("acknowledged, but lost: {name} at {version}"))?;
+impl Ended {
+    /// What was acknowledged is stored. Returns how many writes that were.
+    pub(super) fn check_writes(&self) -> Result<u64> {
+        let stored = self.stored()?;
+        let mut writes = 0;
+        for (writer, told) in self.acknowledged.iter().enumerate() {
+            for (name, version) in &told.created {
+                let found = stored.get(name.as_str());
+                let (found, _) = found.with_context(|| format!("acknowledged, but lost: {name} at {version}"))?;
+                ensure!(
+                    found == version,
+                    "{name} was acknowledged at {version} and is stored at {found}"
+                );
+            }
+            let name = counter(writer);
+            let (_, value) = stored.get(name.as_str()).with_context(|| format!("lost: {name}"))?;
+            let value: u64 = value.parse().with_context(|| format!("{name} holds {value:?}"))?;
             ensure!(
-                found.0 == *version,
-                "{name} was acknowledged at {version} and is stored at {}",
-                found.0
+                value >= told.counter,
+                "{name} was acknowledged at {} and is {value}",
+                told.counter
             );
+            writes += told.created.len() as u64 + told.counter;
         }
-        let name = counter(writer);
-        let found = stored.get(name.as_str()).with_context(|| format!("lost: {name}"))?;
-        let value: u64 = found.1.parse().with_context(|| format!("{name} holds {:?}", found.1))?;
-        ensure!(
-            value >= told.counter,
-            "{name} was acknowledged at {} and is {value}",
-            told.counter
-        );
-        writes += told.created.len() as u64 + told.counter;
+        Ok(writes)
     }
-    let created: BTreeSet<(&str, u64)> = stored
-        .iter()
-        .filter(|(name, _)| name.starts_with('w'))
-        .map(|(name, (version, _))| (*name, *version))
-        .collect();
-    let added: BTreeSet<(&str, u64)> = seen
-        .added
-        .iter()
-        .filter(|(name, _)| name.starts_with('w'))
-        .map(|(name, version)| (name.as_str(), *version))
-        .collect();
-    let missed: Vec<_> = created.difference(&added).take(3).collect();
-    let phantom: Vec<_> = added.difference(&created).take(3).collect();
-    ensure!(missed.is_empty(), "the watch missed {missed:?} and perhaps more");
-    ensure!(phantom.is_empty(), "the watch showed what is not stored: {phantom:?}");
-    Ok(format!(
-        "{writes} acknowledged writes, {} events, {} resumes",
-        added.len() + seen.counters.len(),
-        seen.resumed
-    ))
+
+    /// The watch showed each object that was created once, at its revision, and nothing else. Returns a line about it.
+    pub(super) fn check_watch(&self) -> Result<String> {
+        if let Some(wrong) = &self.seen.wrong {
+            bail!("the watch broke its promise: {wrong}");
+        }
+        let created: BTreeSet<(&str, u64)> = self
+            .stored()?
+            .iter()
+            .map(|(name, (version, _))| (*name, *version))
+            .collect();
+        let added: BTreeSet<(&str, u64)> = self
+            .seen
+            .added
+            .iter()
+            .map(|(name, version)| (name.as_str(), *version))
+            .collect();
+        // Counters were there before the watch began; the last object was made to end it.
+        let by_writers = |object: &&(&str, u64)| object.0.starts_with('w');
+        let missed: Vec<_> = created.difference(&added).filter(by_writers).take(3).collect();
+        let phantom: Vec<_> = added.difference(&created).filter(by_writers).take(3).collect();
+        ensure!(missed.is_empty(), "it missed {missed:?} and perhaps more");
+        ensure!(phantom.is_empty(), "it showed what is not stored: {phantom:?}");
+        Ok(format!(
+            "{} objects seen, {} connections",
+            added.len(),
+            self.seen.connections
+        ))
+    }
+
+    /// Name to resource version and number.
+    fn stored(&self) -> Result<BTreeMap<&str, (u64, &str)>> {
+        let mut stored = BTreeMap::new();
+        for item in &self.items {
+            let name = item["metadata"]["name"].as_str().context("no name")?;
+            stored.insert(name, (version(item)?, item["data"]["n"].as_str().unwrap_or_default()));
+        }
+        Ok(stored)
+    }
 }
 
 #[cfg(test)]
@@ -317,35 +342,41 @@ mod tests {
     #[test]
     fn a_lost_or_unseen_write_is_noticed() {
         let item = |name: &str, version: u64, n: &str| json!({ "metadata": { "name": name, "resourceVersion": version.to_string() }, "data": { "n": n } });
-        let told = |name: &str, version, counter| {
-            [Acknowledged {
-                created: [(name.to_owned(), version)].into(),
-                counter,
-            }]
+        let ended = |told: (&str, u64, u64), seen: Seen| Ended {
+            acknowledged: vec![Acknowledged {
+                created: [(told.0.to_owned(), told.1)].into(),
+                counter: told.2,
+            }],
+            items: vec![item("w0-1", 7, "1"), item("counter-0", 8, "4")],
+            seen,
         };
         let seen = |name: &str, version| Seen {
             added: [(name.to_owned(), version)].into(),
             ..Seen::default()
         };
-        let items = [item("w0-1", 7, "1"), item("counter-0", 8, "4")];
-        for (told, seen, good) in [
-            (told("w0-1", 7, 4), seen("w0-1", 7), true),
-            (told("w0-1", 7, 3), seen("w0-1", 7), true),
-            (told("w0-1", 7, 5), seen("w0-1", 7), false),
-            (told("w0-2", 7, 4), seen("w0-1", 7), false),
-            (told("w0-1", 6, 4), seen("w0-1", 7), false),
-            (told("w0-1", 7, 4), Seen::default(), false),
-            (told("w0-1", 7, 4), seen("w0-1", 9), false),
-            (
-                told("w0-1", 7, 4),
-                Seen {
-                    wrong: Some("x".into()),
-                    ..seen("w0-1", 7)
-                },
-                false,
-            ),
+        let good = || seen("w0-1", 7);
+        for (told, good) in [
+            (("w0-1", 7, 4), true),
+            (("w0-1", 7, 3), true),
+            (("w0-1", 7, 5), false),
+            (("w0-2", 7, 4), false),
+            (("w0-1", 6, 4), false),
         ] {
-            assert_eq!(check(&told, &items, &seen).is_ok(), good, "{told:?} {seen:?}");
+            assert_eq!(ended(told, Seen::default()).check_writes().is_ok(), good, "{told:?}");
+        }
+        let broken = Seen {
+            wrong: Some("x".into()),
+            ..good()
+        };
+        for (seen, good) in [
+            (good(), true),
+            (Seen::default(), false),
+            (seen("w0-1", 9), false),
+            (seen("w0-2", 7), false),
+            (broken, false),
+        ] {
+            let text = format!("{seen:?}");
+            assert_eq!(ended(("w0-1", 7, 4), seen).check_watch().is_ok(), good, "{text}");
         }
     }
 }
