@@ -1,4 +1,7 @@
 //! The cache as its users see it: construction, the verbs of `Storage`, the end.
+//
+// deviates: storage-cacher/CFG-02: a shorter history is allowed; who asks for it gets more 410s.
+// deviates: storage-cacher/WR-01: a hint of the caller is kept; it is at least as good as ours.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
+use crate::check::Comparison;
 use crate::config::CacherConfig;
 use crate::core::root::{Pins, Root};
 use crate::core::{Core, Limits};
@@ -113,6 +117,16 @@ impl Cacher {
             // Cancelled is what was asked for.
             let _ = feed.await;
         }
+    }
+
+    /// Compares the cache with the storage below, object by object, at one revision. Happens by itself every now and
+    /// then ([`CacherConfig::check_period`]); a difference is logged, and the state is listed again.
+    ///
+    /// # Errors
+    ///
+    /// When the cache is not ready, or the storage below cannot be listed at the cache's revision.
+    pub async fn compare(&self) -> Result<Comparison> {
+        self.shared.compare().await
     }
 
     /// The storage below.

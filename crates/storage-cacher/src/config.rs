@@ -31,6 +31,9 @@ pub struct CacherConfig {
     pub backend_lists: usize,
     /// First pause before the backend is tried again; doubles up to 10 s. Default 100 ms.
     pub retry_pause: Duration,
+    /// How often the cache is compared with the storage below: each time after this long and up to half as long
+    /// again. Costs a list. None: never. Default 5 minutes.
+    pub check_period: Option<Duration>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where jitter comes from.
@@ -51,6 +54,7 @@ impl CacherConfig {
             progress_period: Duration::from_millis(100),
             backend_lists: 16,
             retry_pause: Duration::from_millis(100),
+            check_period: Some(Duration::from_secs(300)),
             clock,
             rng,
         }
@@ -116,6 +120,13 @@ impl CacherConfig {
     #[must_use]
     pub fn with_backend_lists(mut self, lists: usize) -> Self {
         self.backend_lists = lists;
+        self
+    }
+
+    /// Compares the cache with the storage below this often.
+    #[must_use]
+    pub fn with_check_period(mut self, period: Option<Duration>) -> Self {
+        self.check_period = period;
         self
     }
 

@@ -4,6 +4,14 @@
 //! history (410), or is at an earlier revision than the cache (another store behind the same name), the state is
 //! listed again and the log starts empty. What can be resumed is resumed: the cache stays ready meanwhile, and nobody
 //! notices. All pauses are jittered, so that many caches do not come back in step.
+//
+// deviates: storage-cacher/INIT-03: the state is listed, as a stream of pages, and then watched (also INIT-04).
+// deviates: storage-cacher/INIT-12: a watch that ends at once is resumed too; pauses grow instead.
+// deviates: storage-cacher/INIT-15: failures are resumed with growing pauses; five in a row that are not about reaching
+//   the storage lead to a list.
+// deviates: storage-cacher/CHK-07: a difference leads to a new list, not only to fewer reads from memory (also CHK-05).
+// deviates: storage-cacher/INIT-20: watchers that have seen everything go on when the list shows the state they know.
+// deviates: storage-cacher/INIT-21: what cannot be read is carried along by key.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +25,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 
 use crate::cacher::Shared;
+use crate::check::Comparison;
 use crate::core::Fault;
 use crate::status::State;
 
@@ -35,7 +44,12 @@ enum Over {
 }
 
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut feed = Feed { shared, failures: 0 };
+    let check = next_check(&shared);
+    let mut feed = Feed {
+        shared,
+        failures: 0,
+        check,
+    };
     loop {
         match feed.load().await {
             Ok(()) => {}
@@ -67,6 +81,22 @@ struct Feed {
     shared: Arc<Shared>,
     /// In a row, since something was heard of the backend.
     failures: u32,
+    /// The next comparison with the storage below, when its time has come.
+    check: BoxFuture<'static, Result<Comparison, StorageError>>,
+}
+
+/// Compares after a while.
+fn next_check(shared: &Arc<Shared>) -> BoxFuture<'static, Result<Comparison, StorageError>> {
+    let shared = Arc::clone(shared);
+    Box::pin(async move {
+        let Some(period) = shared.config.check_period else {
+            return std::future::pending().await;
+        };
+        let config = &shared.config;
+        let more = jitter(&*config.rng, period / 2).min(period / 2);
+        config.clock.sleep(period + more).await;
+        shared.compare().await
+    })
 }
 
 impl Feed {
@@ -200,6 +230,12 @@ impl Feed {
                         asking = self.ask_for_progress();
                     }
                 }
+                result = &mut self.check => {
+                    self.check = next_check(&shared);
+                    if let Some(cause) = self.checked(result) {
+                        return Over::Relist(cause);
+                    }
+                }
                 () = &mut tick => {
                     tick = clock.sleep(reminders.tick());
                     let round = self.tick();
@@ -251,6 +287,29 @@ impl Feed {
             .map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest));
         shared.metrics.history_seconds.set(age.as_secs_f64());
         shared.reminders.ring()
+    }
+
+    /// What a comparison means; a cause, when the cache cannot be trusted.
+    fn checked(&self, result: Result<Comparison, StorageError>) -> Option<String> {
+        let (shared, resource) = (&self.shared, self.shared.info.group_resource());
+        shared
+            .metrics
+            .checked(result.as_ref().ok().map(|comparison| comparison.difference.is_none()));
+        match result {
+            Ok(Comparison { difference: None, .. }) => None,
+            Ok(Comparison {
+                difference: Some(difference),
+                cache,
+                storage,
+            }) => {
+                tracing::error!(%resource, %difference, cache, storage, "the cache differs from the storage");
+                Some(format!("the cache differs from the storage: {difference}"))
+            }
+            Err(error) => {
+                tracing::warn!(%resource, %error, "the cache could not be compared with the storage");
+                None
+            }
+        }
     }
 
     /// Asks for progress as long as somebody waits for it.

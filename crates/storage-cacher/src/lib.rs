@@ -29,6 +29,7 @@
 
 mod cacher;
 
+mod check;
 mod feed;
 mod freshness;
 mod read;
@@ -45,4 +46,5 @@ mod status;
 
 pub use self::budget::HistoryBudget;
 pub use self::cacher::Cacher;
+pub use self::check::{Comparison, Difference};
 pub use self::config::CacherConfig;

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) resets: Counter,
     pub(crate) released_reads: Counter,
     consistent: [Counter; 4],
+    checks: [Counter; 3],
 }
 
 impl std::fmt::Debug for Metrics {
@@ -43,7 +44,13 @@ impl Metrics {
             labels.extend([("success", success.to_owned()), ("fallback", fallback.to_owned())]);
             counter!("apiserver_watch_cache_consistent_read_total", &labels)
         };
+        let checks = |status: &'static str| {
+            let mut labels = labels.to_vec();
+            labels.push(("status", status.to_owned()));
+            counter!("apiserver_storage_consistency_checks_total", &labels)
+        };
         Self {
+            checks: [checks("success"), checks("failure"), checks("error")],
             initializations: counter!("apiserver_watch_cache_initializations_total", &labels),
             initialization_errors: counter!("apiserver_watch_cache_initialization_errors_total", &labels),
             initialization_seconds: histogram!("apiserver_watch_cache_initialization_duration_seconds", &labels),
@@ -64,6 +71,16 @@ impl Metrics {
                 consistent("true", "true"),
                 consistent("false", "true"),
             ],
+        }
+    }
+
+    /// The cache was compared with the storage below; none: that failed.
+    pub(crate) fn checked(&self, same: Option<bool>) {
+        let [success, failure, error] = &self.checks;
+        match same {
+            Some(true) => success.increment(1),
+            Some(false) => failure.increment(1),
+            None => error.increment(1),
         }
     }
 

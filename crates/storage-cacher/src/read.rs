@@ -10,6 +10,18 @@
 //!
 //! While nothing was listed yet, what costs the storage below no more than a page goes there, and the rest is told to
 //! come back. All lists that go below share one limit.
+//
+// deviates: storage-cacher/DLG-30: lists of one key are served from memory too (also DLG-31, DLG-43, DLG-47).
+// deviates: storage-cacher/LIST-08: a continued list honours its limit whatever resourceVersion came with it.
+// deviates: storage-cacher/FRSH-07: a reader that leaves is forgotten at once.
+// deviates: storage-cacher/FRSH-08: a change wakes the readers that it satisfies.
+// deviates: storage-cacher/NRDY-04: consistent lists go below, under a limit, instead of being refused.
+// deviates: storage-cacher/NRDY-11: the old state goes on serving those who take any, while the new one is listed.
+// deviates: storage-cacher/SNAP-05: the state of a kept revision is rebuilt from a kept root and the log (also SNAP-01,
+//   SNAP-03, SNAP-09, SNAP-10), so history reaches exactly as far for lists as for watches.
+// deviates: storage-cacher/SNAP-14: indexes serve earlier states and later pages too.
+// deviates: storage-cacher/IDX-02: the smallest index is used, and none where a walk is cheaper.
+// deviates: storage-cacher/CMP-01: the compacted revision is looked at by each exact read (also CMP-02).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

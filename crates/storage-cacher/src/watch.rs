@@ -2,6 +2,22 @@
 //!
 //! A watcher costs the cache nothing while nothing happens: it has no buffer, no task and no timer. It reads at its own
 //! pace and delays nobody; when the log has moved past its cursor it ends with 410.
+//
+// deviates: storage-cacher/WATCH-01: everything that is known when the watch is asked for is the error of the call.
+// deviates: storage-cacher/WATCH-02: errors are typed; their Status is made at the edge.
+// deviates: storage-cacher/WATCH-11: a start in the future is waited for, and then refused, so that no client waits for
+//   a revision of another store.
+// deviates: storage-cacher/WATCH-13: a watch of one key shows that key alone, as every backend does.
+// deviates: storage-cacher/WATCH-14: prefixes end with a slash.
+// deviates: storage-cacher/BUF-01: there are no buffers; a watcher reads the log (also BUF-02, BUF-03, BUF-04).
+// deviates: storage-cacher/DISP-04: there is no dispatcher; a slow watcher costs the others nothing (also DISP-03,
+//   DISP-06, DISP-07, DISP-08, CONST-05, CONST-06).
+// deviates: storage-cacher/LIFE-02: a watcher is never terminated while the log has what it has not read (also LIFE-03).
+// deviates: storage-cacher/LIFE-10: one that the log has passed is told so with 410.
+// deviates: storage-cacher/IVAL-07: the initial state is walked in its scope or index, and nothing is copied.
+// deviates: storage-cacher/BKM-02: watchers are spread over sixty slots of the period instead of one-second buckets.
+// deviates: storage-cacher/BKM-05: no bookmark before a deadline; the one at the end of the initial state and one a
+//   minute are what there is.
 
 use std::sync::{Arc, Weak};
 

@@ -386,3 +386,79 @@ async fn writes_take_the_cached_object_as_a_hint_and_are_right_when_it_is_old() 
         .await;
     assert!(gone.as_ref().is_err_and(StorageError::is_not_found), "{gone:?}");
 }
+
+// covers: storage-cacher/CHK-01, storage-cacher/CHK-02, storage-cacher/CHK-04, storage-cacher/CHK-06
+#[tokio::test]
+async fn a_lost_change_is_found_and_healed() {
+    let settings = config()
+        .with_retry_pause(Duration::from_millis(1))
+        .with_check_period(None);
+    let house = House::with(settings).await;
+    for name in ["a", "b", "c"] {
+        house.create("ns", name, "n").await;
+    }
+    house.cache.list(&all(), ListOptions::default()).await.unwrap();
+    let same = house.cache.compare().await.unwrap();
+    assert_eq!((same.difference, &same.cache), (None, &same.storage));
+    for lost in ["update", "delete", "create"] {
+        let lists = count(&house.faults.lists);
+        house.faults.swallowed.store(1, Ordering::SeqCst);
+        match lost {
+            "update" => drop(update(&*house.below, "ns", "b", "m").await),
+            "delete" => drop(delete(&*house.below, "ns", "b").await),
+            _ => drop(create(&*house.below, "ns", "b", "n").await),
+        }
+        // The change after the lost one brings the cache to a revision that it must not claim.
+        let next = house.create("ns", &format!("z{lost}"), "n").await.revision();
+        house.cache.list(&all(), at(ListAt::NotOlderThan(next))).await.unwrap();
+        let comparison = house.cache.compare().await.unwrap();
+        let difference = comparison.difference.unwrap();
+        assert_ne!(comparison.cache, comparison.storage);
+        let (cache, storage) = (difference.cache.unwrap(), difference.storage.unwrap());
+        assert!(
+            cache.contains("/ns/b at") || storage.contains("/ns/b at"),
+            "{lost}: {cache} {storage}"
+        );
+        // Left to itself, a cache finds out and lists again.
+        house.faults.end_watch(Some(StorageError::expired_watch()));
+        within(async {
+            while count(&house.faults.lists) < lists + 2 || house.cache.ready().is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        house.cache.list(&all(), ListOptions::default()).await.unwrap();
+        assert_eq!(house.cache.compare().await.unwrap().difference, None, "{lost}");
+    }
+    house.cache.close().await;
+    assert!(house.cache.compare().await.is_err());
+}
+
+// covers: storage-cacher/CHK-05
+#[tokio::test]
+async fn a_cache_that_is_left_to_itself_finds_a_lost_change() {
+    let settings = config()
+        .with_retry_pause(Duration::from_millis(1))
+        .with_check_period(Some(Duration::from_millis(30)));
+    let house = House::with(settings).await;
+    house.create("ns", "a", "old").await;
+    house.cache.list(&all(), ListOptions::default()).await.unwrap();
+    house.faults.swallowed.store(1, Ordering::SeqCst);
+    let lost = update(&*house.below, "ns", "a", "new").await.revision();
+    house.create("ns", "b", "n").await;
+    within(async {
+        loop {
+            let any = GetOptions { at: ReadAt::Any };
+            if house
+                .cache
+                .get(&key("ns", "a"), any)
+                .await
+                .is_ok_and(|entry| entry.revision() == lost)
+            {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}

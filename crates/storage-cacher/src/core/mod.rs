@@ -10,6 +10,10 @@
 //!   that: whoever sees an event can read it, and whoever reads `through` and then finds a ring empty has seen all.
 //! - The previous value of an event is the core's own, never the backend's.
 //! - After a list that does not continue the log, the log is empty and starts at the list's revision.
+//
+// deviates: storage-cacher/HIST-03: history is bounded by bytes and age, not by a number of events (also HIST-04,
+//   HIST-05, HIST-06, HIST-07, HIST-12, CONST-03).
+// deviates: storage-cacher/HIST-01: decode times are not recorded (also WREC-01, MET-10).
 
 pub(crate) mod log;
 pub(crate) mod root;

@@ -43,6 +43,8 @@ pub struct Faults {
     pub failing_lists: AtomicUsize,
     /// So many watches are refused with 410.
     pub expired_watches: AtomicUsize,
+    /// So many changes never reach a watch.
+    pub swallowed: AtomicUsize,
     /// Watches deliver nothing while this is set.
     pub silent: AtomicBool,
     /// What the store says that its revision is; zero: the truth.
@@ -128,7 +130,10 @@ impl Storage for FaultyStore {
                     Some((Err(error), None))
                 }
                 item = async {
-                    let item = watch.next().await;
+                    let mut item = watch.next().await;
+                    while matches!(item, Some(Ok(WatchItem::Batch(_)))) && Faults::takes(&faults.swallowed) {
+                        item = watch.next().await;
+                    }
                     while faults.silent.load(Ordering::SeqCst) {
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }

@@ -1,0 +1,282 @@
+//! Tables of the catalogue: what each combination of options gives, and who answers.
+
+mod common;
+
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use apiserver_storage_api::{ListAt, ListOptions, Revision, Storage, WatchItem, WatchOptions, WatchStart};
+use common::*;
+
+fn count(counter: &AtomicUsize) -> usize {
+    counter.load(Ordering::SeqCst)
+}
+
+// covers: storage-cacher/WATCH-07, storage-cacher/WATCH-08, storage-cacher/WATCH-09, storage-cacher/WATCH-16, storage-cacher/WATCH-30, storage-cacher/WATCH-31, storage-cacher/WATCH-32, storage-cacher/WATCH-33, storage-cacher/WATCH-36
+#[tokio::test]
+async fn watch_semantics() {
+    let house = House::new().await;
+    let base = house.below.current_revision().await.unwrap();
+    for name in ["c", "a", "b"] {
+        house.create("ns", name, "n").await;
+    }
+    let now = house.below.current_revision().await.unwrap();
+    let (text, old) = (now.to_string(), base.to_string());
+    let mut watches = Vec::new();
+    for (version, initial, state, replay) in [
+        ("", None, true, false),
+        ("", Some(true), true, false),
+        ("", Some(false), false, false),
+        ("0", None, true, false),
+        ("0", Some(true), true, false),
+        ("0", Some(false), false, false),
+        (&*old, None, false, true),
+        (&*old, Some(true), true, false),
+        (&*old, Some(false), false, true),
+        (&*text, None, false, false),
+        (&*text, Some(true), true, false),
+        (&*text, Some(false), false, false),
+    ] {
+        // The cache may be behind at the start that takes any state; a read brings it up.
+        house.cache.list(&all(), ListOptions::default()).await.unwrap();
+        let start = WatchStart::parse(version, initial).unwrap();
+        let case = format!("version {version:?} initial {initial:?}");
+        watches.push((
+            house.cache.watch(&under("ns"), from(start)).await.unwrap(),
+            state,
+            replay,
+            case,
+        ));
+    }
+    let later = [
+        house.create("ns", "d", "n").await.revision(),
+        house.create("ns", "e", "n").await.revision(),
+    ];
+    for (mut watch, state, replay, case) in watches {
+        if state {
+            let WatchItem::Initial(entries) = next(&mut watch).await else {
+                panic!("{case}")
+            };
+            let names: Vec<_> = entries.iter().map(|entry| &*entry.attributes().unwrap().name).collect();
+            assert_eq!(names, ["a", "b", "c"], "{case}");
+            let WatchItem::InitialEnd(end) = next(&mut watch).await else {
+                panic!("{case}")
+            };
+            assert_eq!(end, now, "{case}");
+        }
+        if replay {
+            for name in ["c", "a", "b"] {
+                assert!(
+                    changes(&mut watch).await[0].starts_with(&format!("ADDED {name} ")),
+                    "{case}"
+                );
+            }
+        }
+        for (name, revision) in ["d", "e"].into_iter().zip(later) {
+            assert_eq!(
+                changes(&mut watch).await,
+                [format!("ADDED {name} {revision}")],
+                "{case}"
+            );
+        }
+    }
+}
+
+// covers: storage-cacher/DLG-05, storage-cacher/DLG-06, storage-cacher/DLG-20, storage-cacher/DLG-21, storage-cacher/DLG-24, storage-cacher/DLG-26, storage-cacher/DLG-40, storage-cacher/DLG-41, storage-cacher/DLG-42, storage-cacher/DLG-44, storage-cacher/DLG-45, storage-cacher/DLG-46, storage-cacher/LIST-31, storage-cacher/LIST-32
+#[tokio::test]
+async fn who_answers_a_list() {
+    let house = House::with(config().with_history_bytes(6_000).with_history_min_records(1)).await;
+    let ancient = house.create("ns", "a", "n").await.revision();
+    for round in 0..200 {
+        update(&*house.cache, "ns", "a", &format!("n{round}")).await;
+    }
+    let old = house.create("ns", "b", "n").await.revision();
+    let now = house.create("ns", "c", "n").await.revision();
+    house.cache.list(&all(), ListOptions::default()).await.unwrap();
+    let limit = NonZeroU64::new(1);
+    let page = ListOptions {
+        limit,
+        ..at(ListAt::Exact(now))
+    };
+    let token = house
+        .cache
+        .list(&all(), page)
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap()
+        .next
+        .unwrap();
+    let one = || apiserver_storage_api::Scope::Key(key("ns", "a"));
+    for (case, scope, at, limit, below) in [
+        ("most recent", all(), ListAt::MostRecent, None, 0),
+        ("most recent page", all(), ListAt::MostRecent, limit, 0),
+        ("most recent, one key", one(), ListAt::MostRecent, None, 0),
+        ("any", all(), ListAt::Any, None, 0),
+        ("any page", all(), ListAt::Any, limit, 0),
+        ("not older", all(), ListAt::NotOlderThan(ancient), limit, 0),
+        ("exactly now", all(), ListAt::Exact(now), None, 0),
+        ("exactly a kept state", all(), ListAt::Exact(old), limit, 0),
+        ("exactly a forgotten state", all(), ListAt::Exact(ancient), limit, 1),
+        ("continue", all(), ListAt::Continue(token.clone()), limit, 0),
+        (
+            "continue at the latest",
+            all(),
+            ListAt::Continue(token.at_latest()),
+            limit,
+            0,
+        ),
+    ] {
+        let before = count(&house.faults.lists);
+        let list = house
+            .cache
+            .list(
+                &scope,
+                ListOptions {
+                    limit,
+                    ..common::at(at.clone())
+                },
+            )
+            .await
+            .unwrap();
+        let exact = match &at {
+            ListAt::Exact(revision) => Some(*revision),
+            ListAt::Continue(token) => token.revision(),
+            _ => None,
+        };
+        assert!(list.revision() >= ancient);
+        assert_eq!(exact.unwrap_or(list.revision()), list.revision(), "{case}");
+        list.collect().await.unwrap();
+        assert_eq!(count(&house.faults.lists) - before, below, "{case}");
+    }
+}
+
+// covers: storage-cacher/LIST-08, storage-cacher/LIST-13, storage-cacher/LIST-34
+#[tokio::test]
+async fn limits_and_tokens() {
+    let house = House::new().await;
+    for name in 0..300 {
+        house
+            .create("ns", &format!("p{name:03}"), if name == 299 { "last" } else { "n" })
+            .await;
+    }
+    house.cache.list(&all(), ListOptions::default()).await.unwrap();
+    let limit = NonZeroU64::new(1);
+    let everything = house
+        .cache
+        .list(
+            &all(),
+            ListOptions {
+                limit,
+                ..at(ListAt::Any)
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(names(everything).await.len(), 300, "any state comes whole");
+    for predicate in [
+        fields("spec.nodeName=last"),
+        fields("spec.nodeName!=n"),
+        fields("metadata.name=p299"),
+    ] {
+        let options = ListOptions {
+            limit,
+            predicate,
+            ..ListOptions::default()
+        };
+        let list = house
+            .cache
+            .list(&all(), options)
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        assert_eq!((list.entries.len(), list.next, list.remaining), (1, None, None));
+    }
+    let page = house
+        .cache
+        .list(
+            &all(),
+            ListOptions {
+                limit,
+                ..ListOptions::default()
+            },
+        )
+        .await
+        .unwrap();
+    let page = page.collect().await.unwrap();
+    assert_eq!(page.remaining, Some(299));
+    let added = house.create("ns", "p0000", "n").await.revision();
+    let token = page.next.unwrap();
+    let rest = async |at| house.cache.list(&all(), common::at(at)).await;
+    assert_eq!(
+        names(rest(ListAt::Continue(token.clone())).await.unwrap()).await.len(),
+        299
+    );
+    let latest = rest(ListAt::Continue(token.at_latest())).await.unwrap();
+    assert!(latest.revision() >= added);
+    assert_eq!(names(latest).await.len(), 300);
+}
+
+// covers: storage-cacher/SCOPE-02, storage-cacher/SCOPE-03, storage-cacher/SCOPE-05, storage-cacher/SCOPE-09, storage-cacher/SCOPE-10, storage-cacher/EVT-05
+#[tokio::test]
+async fn scoped_watches_see_what_is_theirs() {
+    let house = House::new().await;
+    let mut watches = Vec::new();
+    for (scope, predicate, want) in [
+        (all(), fields("metadata.name=x"), vec!["x 1", "x 2", "x 5"]),
+        (under("ns1"), fields("metadata.name=x"), vec!["x 1", "x 5"]),
+        (under("ns1"), fields("metadata.namespace=ns2"), vec![]),
+        (all(), fields("metadata.namespace=ns2"), vec!["x 2", "y 4"]),
+        (under("ns2"), fields("spec.nodeName="), vec!["y 4"]),
+        (under("ns2"), fields("spec.nodeName!="), vec!["x 2"]),
+        (all(), fields("spec.nodeName=b,metadata.name=y"), vec!["y 3"]),
+        (all(), labels("app=y"), vec!["y 3", "y 4"]),
+        (under("ns1"), labels("app in (y)"), vec!["y 3"]),
+        (all(), labels("app in (x,z)"), vec!["x 1", "x 2", "x 5"]),
+        (
+            apiserver_storage_api::Scope::Key(key("ns1", "y")),
+            fields(""),
+            vec!["y 3"],
+        ),
+        (
+            apiserver_storage_api::Scope::Key(key("ns1", "y")),
+            fields("spec.nodeName=a"),
+            vec![],
+        ),
+    ] {
+        let options = WatchOptions {
+            predicate,
+            progress: true,
+            ..from(WatchStart::Now)
+        };
+        watches.push((house.cache.watch(&scope, options).await.unwrap(), want));
+    }
+    let mut written: Vec<Revision> = Vec::new();
+    for (namespace, name, node) in [
+        ("ns1", "x", "a"),
+        ("ns2", "x", "a"),
+        ("ns1", "y", "b"),
+        ("ns2", "y", ""),
+    ] {
+        written.push(house.create(namespace, name, node).await.revision());
+    }
+    written.push(update(&*house.cache, "ns1", "x", "c").await.revision());
+    house.create("elsewhere", "mark", "z").await;
+    let last = delete(&*house.cache, "elsewhere", "mark").await.revision();
+    house.cache.request_progress().await.unwrap();
+    for (mut watch, want) in watches {
+        for want in want {
+            let (name, at) = want.split_once(' ').unwrap();
+            let revision = written[at.parse::<usize>().unwrap() - 1];
+            let [got] = &changes(&mut watch).await[..] else {
+                panic!("wanted one change")
+            };
+            assert!(got.ends_with(&format!(" {name} {revision}")), "{got}, wanted {want}");
+        }
+        // And nothing else, up to a revision behind everything.
+        assert_eq!(changes(&mut watch).await, [format!("PROGRESS {last}")]);
+    }
+}
