@@ -176,7 +176,10 @@ impl Config {
                 return BackendKind::Memory;
             }
             Some(other) => {
-                faults.push(Fault::new("storage-backend", format!("unknown storage type: {other}")));
+                faults.push(Fault::new(
+                    "storage-backend",
+                    format!("unknown storage type: {other} (known: embedded, memory, etcd3)"),
+                ));
                 return BackendKind::Memory;
             }
         };
@@ -316,6 +319,7 @@ mod tests {
         assert_eq!(faults, want);
     }
 
+    // covers: storagebackend/B-TYP-02, storagebackend/B-TYP-03, storagebackend/B-TYP-04
     #[test]
     fn all_faults_are_told_at_once_by_field() {
         check(Config::default(), &[]);
@@ -325,7 +329,7 @@ mod tests {
         );
         check(
             Config::default().with_backend(Some("x".into())),
-            &["storage-backend: unknown storage type: x"],
+            &["storage-backend: unknown storage type: x (known: embedded, memory, etcd3)"],
         );
         check(
             Config::memory()
@@ -338,13 +342,59 @@ mod tests {
         );
     }
 
+    // covers: storagebackend/B-TYP-01, storagebackend/B-TYP-05
     #[test]
     fn servers_imply_etcd() {
         let etcd = EtcdConfig {
             servers: vec!["http://127.0.0.1:2379".into()],
             ..EtcdConfig::default()
         };
-        let (checked, _) = Config::default().with_etcd(etcd).check();
-        assert_eq!(checked.backend, BackendKind::Etcd3);
+        let (checked, faults) = Config::default().with_etcd(etcd).check();
+        if cfg!(feature = "etcd3") {
+            assert_eq!((checked.backend, faults), (BackendKind::Etcd3, vec![]));
+        } else {
+            let faults: Vec<_> = faults.iter().map(Fault::to_string).collect();
+            assert!(
+                faults.iter().any(|fault| fault.contains("--features etcd3")),
+                "{faults:?}"
+            );
+        }
+        assert_eq!(Config::default().check().0.backend, BackendKind::Embedded);
+    }
+
+    // covers: storagebackend/B-CFG-02
+    #[test]
+    fn prefixes_of_any_form_mean_the_same() {
+        for prefix in ["registry", "/registry", "/registry/"] {
+            assert_eq!(
+                Config::memory().with_prefix(prefix.into()).check().0.prefix,
+                "/registry"
+            );
+        }
+    }
+
+    // covers: storagebackend/B-TLS-03, storagebackend/B-TLS-04, storagebackend/B-CLI-05
+    #[test]
+    fn etcd_needs_servers_and_pairs_of_files_that_can_be_read() {
+        if !cfg!(feature = "etcd3-tls") {
+            return;
+        }
+        check(
+            Config::etcd3::<String>([]),
+            &["etcd-servers: required for the etcd3 backend"],
+        );
+        let etcd = EtcdConfig {
+            servers: vec!["https://127.0.0.1:2379".into()],
+            cert_file: Some("/nonexistent/client.crt".into()),
+            ..EtcdConfig::default()
+        };
+        let faults: Vec<_> = Config::default()
+            .with_etcd(etcd)
+            .check()
+            .1
+            .iter()
+            .map(|fault| fault.field.clone())
+            .collect();
+        assert_eq!(faults, ["etcd-keyfile", "etcd-certfile"]);
     }
 }

@@ -1,0 +1,172 @@
+//! The factory over the embedded backends: what it opens, shares, encrypts and caches.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use apiserver_storage_api::{
+    CreateOptions, Encoded, GetOptions, ReadAt, ResourceInfo, ResourceScope, Storage, StorageError,
+};
+use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
+use apiserver_storage_kv::Kv as _;
+use apiserver_storagebackend::{Config, Factory, OpenError};
+use serde_json::json;
+
+fn kind(group: &str, resource: &str, kind: &str) -> ResourceInfo {
+    ResourceInfo::new(group, "v1", resource, kind, ResourceScope::Namespaced)
+}
+
+async fn create(store: &Arc<dyn Storage>, name: &str) {
+    let info = store.resource();
+    let key = info.object_key(Some("ns"), name).unwrap();
+    let object = json!({
+        "apiVersion": info.gvk().api_version(),
+        "kind": info.gvk().kind,
+        "metadata": { "name": name, "namespace": "ns" },
+        "data": { "word": "plaintext-in-the-object" },
+    });
+    store
+        .create(&key, Encoded::of(&object).unwrap(), CreateOptions::default())
+        .await
+        .unwrap();
+}
+
+/// The bytes that lie at a key of a directory that nobody has open.
+async fn stored(dir: &std::path::Path, key: &str) -> Vec<u8> {
+    let kv = EmbeddedKv::open(EmbeddedConfig::directory(dir)).await.unwrap();
+    let (pair, _) = kv.get(key, None).await.unwrap();
+    kv.close().await;
+    pair.unwrap().value.to_vec()
+}
+
+// covers: storagebackend/B-CRT-05, storagebackend/B-CRT-11, storagebackend/B-DST-01, storagebackend/B-DST-05
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_are_shared_while_held_and_fail_once_the_factory_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let factory = Factory::open(Config::embedded(dir.path())).await.unwrap();
+    let info = kind("", "configmaps", "ConfigMap");
+    let store = factory.storage_for(&info);
+    assert!(
+        Arc::ptr_eq(&store, &factory.storage_for(&info)),
+        "one store while it is held"
+    );
+    create(&store, "a").await;
+    factory.close().await;
+    factory.close().await;
+    let key = info.object_key(Some("ns"), "a").unwrap();
+    let most_recent = GetOptions { at: ReadAt::MostRecent };
+    assert!(
+        store.get(&key, most_recent).await.is_err(),
+        "a closed store answers with an error"
+    );
+    drop((store, factory));
+    let bytes = stored(dir.path(), "/registry/configmaps/ns/a").await;
+    assert!(
+        bytes.starts_with(b"{"),
+        "stored under prefix, resource, namespace and name"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resources_are_encrypted_as_the_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("encryption.yaml");
+    let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - aesgcm: {keys: [{name: key1, secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}\n  - identity: {}\n";
+    std::fs::write(&config, text).unwrap();
+    let data = dir.path().join("data");
+    let open = || Config::embedded(&data).with_encryption_config(Some(config.clone()));
+    let factory = Factory::open(open()).await.unwrap();
+    let (secrets, maps) = (kind("", "secrets", "Secret"), kind("", "configmaps", "ConfigMap"));
+    let store = factory.storage_for(&secrets);
+    create(&store, "a").await;
+    create(&factory.storage_for(&maps), "a").await;
+    drop(store);
+    factory.close().await;
+    drop(factory);
+
+    let bytes = stored(&data, "/registry/secrets/ns/a").await;
+    assert!(bytes.starts_with(b"k8s:enc:aesgcm:v1:key1:"));
+    assert!(!bytes.windows(9).any(|part| part == b"plaintext"));
+    let bytes = stored(&data, "/registry/configmaps/ns/a").await;
+    assert!(bytes.windows(9).any(|part| part == b"plaintext"));
+
+    // Without the keys the value is named, not served.
+    let factory = Factory::open(Config::embedded(&data)).await.unwrap();
+    let key = secrets.object_key(Some("ns"), "a").unwrap();
+    let error = factory
+        .storage_for(&secrets)
+        .get(&key, GetOptions::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Unreadable { key, .. } if key.contains("secrets/ns/a")),
+        "{error}"
+    );
+    factory.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_is_on_or_off_per_resource() {
+    let exceptions = BTreeSet::from(["configmaps".to_owned()]);
+    let factory = Factory::open(Config::memory().with_watch_cache_exceptions(exceptions))
+        .await
+        .unwrap();
+    // A cache is not ready until its first list has come; a direct store is ready at once.
+    assert!(
+        factory
+            .storage_for(&kind("", "configmaps", "ConfigMap"))
+            .ready()
+            .is_ok()
+    );
+    assert!(factory.storage_for(&kind("", "events", "Event")).ready().is_ok());
+    assert!(factory.storage_for(&kind("", "pods", "Pod")).ready().is_err());
+    factory.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_stored_in_the_configured_form_and_read_in_any() {
+    let dir = tempfile::tempdir().unwrap();
+    let info = kind("example.com", "widgets", "Widget");
+    for (name, media_type, start) in [
+        ("j", "application/json", &b"{"[..]),
+        ("c", "application/cbor", &[0xd9, 0xd9, 0xf7]),
+    ] {
+        let config = Config::embedded(dir.path()).with_media_type(media_type.into());
+        let factory = Factory::open(config).await.unwrap();
+        create(&factory.storage_for(&info), name).await;
+        factory.close().await;
+        drop(factory);
+        let bytes = stored(dir.path(), &format!("/registry/example.com/widgets/ns/{name}")).await;
+        assert!(bytes.starts_with(start), "{name}");
+    }
+    let factory = Factory::open(Config::embedded(dir.path())).await.unwrap();
+    let store = factory.storage_for(&info);
+    for name in ["j", "c"] {
+        let key = info.object_key(Some("ns"), name).unwrap();
+        let entry = store.get(&key, GetOptions::default()).await.unwrap();
+        assert_eq!(
+            entry.decode::<serde_json::Value>().unwrap()["data"]["word"],
+            "plaintext-in-the-object"
+        );
+    }
+    drop(store);
+    factory.close().await;
+}
+
+// covers: storagebackend/B-TYP-02, storagebackend/B-TYP-03
+#[tokio::test]
+async fn a_wrong_configuration_opens_nothing_and_names_every_fault() {
+    let config = Config::default()
+        .with_backend(Some("etcd2".into()))
+        .with_media_type("text/plain".into())
+        .with_encryption_config(Some("/nonexistent/encryption.yaml".into()));
+    match Factory::open(config).await {
+        Err(OpenError::Config(faults)) => {
+            let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+            assert_eq!(
+                fields,
+                ["storage-backend", "storage-media-type", "encryption-provider-config"]
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
