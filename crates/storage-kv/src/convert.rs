@@ -165,7 +165,7 @@ impl<K: Kv> Inner<K> {
             }
         };
         if stored.entry.unreadable_reason().is_some() {
-            self.count("apiserver_storage_decode_errors_total", 1);
+            self.meter.count("apiserver_storage_decode_errors_total", 1);
         }
         Ok(stored)
     }

@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::StreamExt;
 use futures::stream;
@@ -16,6 +17,7 @@ use apiserver_storage_api::{
 
 use crate::convert::{self, Call};
 use crate::kv::{Kv, KvPair, RangePage, RangeRequest, prefix_end};
+use crate::metric::ListMeter;
 use crate::store::Inner;
 
 /// Keys of the first page when the reader wants everything.
@@ -24,6 +26,8 @@ const FIRST_PAGE: u64 = 500;
 /// fewer than this.
 const LARGEST_PAGE: u64 = 10_000;
 const SMALLEST_PAGE: u64 = 50;
+/// So many values are decoded at a stretch before other tasks of the thread get their turn.
+const TURN: u32 = 64;
 /// Bytes of values that a page is meant to bring.
 const PAGE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -101,10 +105,13 @@ impl<K: Kv> Inner<K> {
         let read = self.timed("get", self.kv.get(&full, at.pinned)).await;
         let (pair, current) = read.map_err(|error| convert::storage_error(error, call))?;
         let revision = at.decide(current)?;
-        let mut entries = Vec::new();
+        let (mut entries, mut meter) = (Vec::new(), ListMeter::new(&self.meter));
         if let Some(pair) = pair {
+            meter.fetched = 1;
             let entry = self.read(key.clone(), &pair, pair.revision).await?.entry;
+            meter.evaluated = u64::from(entry.unreadable_reason().is_none());
             entries.extend(self.select(entry, &options.predicate, options.unreadable)?);
+            meter.returned = entries.len() as u64;
         }
         Ok(List::complete(revision, entries, ListEnd::default()))
     }
@@ -135,6 +142,7 @@ impl<K: Kv> Inner<K> {
             revision: Revision::MIN,
             behind: 0,
             page: None,
+            meter: ListMeter::new(&self.meter),
         };
         let first = cursor.fetch().await?;
         cursor.revision = at.decide(first.revision)?;
@@ -179,10 +187,11 @@ struct Cursor<K> {
     behind: u64,
     /// A page that was read and not looked at yet.
     page: Option<RangePage>,
+    meter: ListMeter,
 }
 
 impl<K: Kv> Cursor<K> {
-    async fn fetch(&self) -> Result<RangePage> {
+    async fn fetch(&mut self) -> Result<RangePage> {
         let mut request = self.request.clone();
         request.limit = NonZeroU64::new(self.page_size);
         let page = self.store.timed("list", self.store.kv.range(request)).await;
@@ -197,8 +206,7 @@ impl<K: Kv> Cursor<K> {
                 },
             )
         })?;
-        self.store
-            .count("apiserver_storage_list_fetched_objects_total", page.pairs.len() as u64);
+        self.meter.fetched += page.pairs.len() as u64;
         if page.pairs.is_empty() && page.more {
             // Going on would never end.
             let message = "no results were found, but the backend indicated there were more values remaining";
@@ -221,7 +229,7 @@ impl<K: Kv> Cursor<K> {
             let more = page.more;
             let mut pairs = page.pairs.into_iter();
             let mut entries = Vec::new();
-            let mut last = None;
+            let (mut last, mut examined) = (None, 0_u32);
             while self.left != Some(0) {
                 let Some(pair) = pairs.next() else { break };
                 if let Some(entry) = self.examine(&pair).await? {
@@ -229,10 +237,13 @@ impl<K: Kv> Cursor<K> {
                 }
                 self.behind = self.behind.saturating_sub(1);
                 last = Some(pair.key);
+                examined += 1;
+                if examined % TURN == 0 {
+                    yield_now().await;
+                }
             }
             let more = more || pairs.len() > 0;
-            self.store
-                .count("apiserver_storage_list_returned_objects_total", entries.len() as u64);
+            self.meter.returned += entries.len() as u64;
             let last = match last {
                 Some(last) if more => last,
                 _ => {
@@ -268,6 +279,7 @@ impl<K: Kv> Cursor<K> {
             return Ok(None);
         };
         let entry = self.store.read(key, pair, pair.revision).await?.entry;
+        self.meter.evaluated += u64::from(entry.unreadable_reason().is_none());
         let entry = self.store.select(entry, &self.predicate, self.unreadable)?;
         if let (Some(_), Some(left)) = (&entry, &mut self.left) {
             *left -= 1;
@@ -299,4 +311,17 @@ impl<K: Kv> Cursor<K> {
         }
         .max(1);
     }
+}
+
+/// Lets other tasks of this thread run.
+async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

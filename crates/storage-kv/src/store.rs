@@ -19,6 +19,7 @@ use apiserver_storage_transform::Transformer;
 
 use crate::convert::{self, Call};
 use crate::kv::{Kv, RangeRequest};
+use crate::metric::Meter;
 
 /// One resource of a backend as a `Storage`. Cloning shares it.
 ///
@@ -30,6 +31,7 @@ pub(crate) struct Inner<K> {
     pub(crate) kv: Arc<K>,
     pub(crate) info: ResourceInfo,
     pub(crate) config: KvStoreConfig,
+    pub(crate) meter: Meter,
 }
 
 /// What a store needs beside its backend and its kind.
@@ -108,7 +110,13 @@ impl<K: Kv> KvStore<K> {
     /// A store of one resource.
     pub fn new(kv: Arc<K>, info: ResourceInfo, mut config: KvStoreConfig) -> Self {
         config.cluster_prefix = clean_prefix(&config.cluster_prefix);
-        Self(Arc::new(Inner { kv, info, config }))
+        let meter = Meter::new(&info, &config.clock);
+        Self(Arc::new(Inner {
+            kv,
+            info,
+            config,
+            meter,
+        }))
     }
 
     /// The backend.

@@ -43,6 +43,11 @@ pub trait Harness: Sized + Send + Sync + 'static {
     /// What this harness can do.
     const ABILITIES: &'static [Ability];
 
+    /// Why this harness cannot run here at all, such as a server that is not installed. Its cases are skipped then.
+    fn missing() -> Option<String> {
+        None
+    }
+
     /// Starts an empty backend with a store of [`pods`](crate::fixture::pods) and one of
     /// [`config_maps`](crate::fixture::config_maps).
     async fn start() -> Self;

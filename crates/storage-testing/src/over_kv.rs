@@ -28,6 +28,11 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// `Encrypted` the one that [`transformer`](Self::transformer) is.
     const ABILITIES: &'static [Ability];
 
+    /// As [`Harness::missing`].
+    fn missing() -> Option<String> {
+        None
+    }
+
     /// Starts it empty.
     async fn start() -> Self;
 
@@ -75,6 +80,10 @@ impl<B: Backend> OverKv<B> {
 #[async_trait]
 impl<B: Backend> Harness for OverKv<B> {
     const ABILITIES: &'static [Ability] = B::ABILITIES;
+
+    fn missing() -> Option<String> {
+        B::missing()
+    }
 
     async fn start() -> Self {
         Self {

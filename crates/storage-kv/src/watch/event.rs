@@ -16,6 +16,7 @@ impl<K: Kv> Live<K> {
             )));
         }
         self.store
+            .meter
             .count("apiserver_storage_events_received_total", events.len() as u64);
         let mut seen = Vec::with_capacity(events.len());
         for event in events {

@@ -205,7 +205,7 @@ impl<K: Kv> Live<K> {
                     if !self.options.progress || behind {
                         continue;
                     }
-                    self.store.count("etcd_bookmark_total", 1);
+                    self.store.meter.bookmark();
                     self.last = Some(revision);
                     return Some((Ok(WatchItem::Progress(revision)), Phase::Live(self)));
                 }
