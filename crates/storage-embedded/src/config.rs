@@ -70,7 +70,7 @@ pub(crate) enum Location {
     Medium(Arc<dyn crate::medium::Medium>),
 }
 
-/// What an engine is opened with: [`EmbeddedConfig::memory`] or [`EmbeddedConfig::directory`], then the setters.
+/// What an engine is opened with: `memory` or, with the feature `durable`, `directory`; then the setters.
 #[derive(Debug, Clone)]
 pub struct EmbeddedConfig {
     pub(crate) location: Location,
