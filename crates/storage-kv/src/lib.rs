@@ -53,6 +53,7 @@ mod delete;
 mod list;
 mod metric;
 mod retry;
+mod turn;
 mod update;
 mod watch;
 mod write;

@@ -5,9 +5,9 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::task::Poll;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use futures::stream;
 
 use apiserver_storage_api::{
@@ -19,6 +19,7 @@ use crate::convert::{self, Call};
 use crate::kv::{Kv, KvPair, RangePage, RangeRequest, prefix_end};
 use crate::metric::ListMeter;
 use crate::store::Inner;
+use crate::turn;
 
 /// Keys of the first page when the reader wants everything.
 const FIRST_PAGE: u64 = 500;
@@ -26,8 +27,8 @@ const FIRST_PAGE: u64 = 500;
 /// fewer than this.
 const LARGEST_PAGE: u64 = 10_000;
 const SMALLEST_PAGE: u64 = 50;
-/// So many values are decoded at a stretch before other tasks of the thread get their turn.
-const TURN: u32 = 64;
+/// So many values are decrypted at a time, where a key service has to be asked for each.
+const CHUNK: usize = 16;
 /// Bytes of values that a page is meant to bring.
 const PAGE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -228,18 +229,19 @@ impl<K: Kv> Cursor<K> {
                 .fold((0, 0), |(n, b), pair| (n + 1, b + pair.value.len() as u64));
             let more = page.more;
             let mut pairs = page.pairs.into_iter();
-            let mut entries = Vec::new();
-            let (mut last, mut examined) = (None, 0_u32);
+            let (mut entries, mut last, mut examined) = (Vec::new(), None, 0);
             while self.left != Some(0) {
-                let Some(pair) = pairs.next() else { break };
-                if let Some(entry) = self.examine(&pair).await? {
-                    entries.push(entry);
-                }
-                self.behind = self.behind.saturating_sub(1);
-                last = Some(pair.key);
-                examined += 1;
-                if examined % TURN == 0 {
-                    yield_now().await;
+                // Never more than may be needed: what is cut off is not decrypted.
+                let size = self
+                    .left
+                    .map_or(CHUNK, |left| CHUNK.min(usize::try_from(left).unwrap_or(CHUNK)));
+                let chunk: Vec<KvPair> = pairs.by_ref().take(size).collect();
+                let Some(end) = chunk.last() else { break };
+                last = Some(Arc::clone(&end.key));
+                self.examine(&chunk, &mut entries).await?;
+                examined += chunk.len();
+                if examined % turn::VALUES < CHUNK {
+                    turn::end().await;
                 }
             }
             let more = more || pairs.len() > 0;
@@ -273,18 +275,31 @@ impl<K: Kv> Cursor<K> {
         }
     }
 
-    /// One stored pair, if the caller wants it.
-    async fn examine(&mut self, pair: &KvPair) -> Result<Option<Entry>> {
-        let Some(key) = self.store.object_key(&pair.key) else {
-            return Ok(None);
-        };
-        let entry = self.store.read(key, pair, pair.revision).await?.entry;
-        self.meter.evaluated += u64::from(entry.unreadable_reason().is_none());
-        let entry = self.store.select(entry, &self.predicate, self.unreadable)?;
-        if let (Some(_), Some(left)) = (&entry, &mut self.left) {
-            *left -= 1;
+    /// Reads some pairs side by side, and keeps in their order what the caller wants.
+    async fn examine(&mut self, chunk: &[KvPair], entries: &mut Vec<Entry>) -> Result<()> {
+        let store = &self.store;
+        let reads = chunk.iter().map(|pair| async move {
+            match store.object_key(&pair.key) {
+                Some(key) => store
+                    .read(key, pair, pair.revision)
+                    .await
+                    .map(|stored| Some(stored.entry)),
+                None => Ok(None),
+            }
+        });
+        for entry in join_all(reads).await {
+            self.behind = self.behind.saturating_sub(1);
+            let Some(entry) = entry? else { continue };
+            self.meter.evaluated += u64::from(entry.unreadable_reason().is_none());
+            let Some(entry) = self.store.select(entry, &self.predicate, self.unreadable)? else {
+                continue;
+            };
+            if let Some(left) = &mut self.left {
+                *left = left.saturating_sub(1);
+            }
+            entries.push(entry);
         }
-        Ok(entry)
+        Ok(())
     }
 
     /// How a list ends that was cut off after `last` (`storage-api/CONT-19`).
@@ -311,17 +326,4 @@ impl<K: Kv> Cursor<K> {
         }
         .max(1);
     }
-}
-
-/// Lets other tasks of this thread run.
-async fn yield_now() {
-    let mut yielded = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -21,6 +21,7 @@ use crate::convert::{self, Call};
 use crate::error::KvError;
 use crate::kv::{Kv, KvResult, KvWatch, KvWatchItem, WatchRequest};
 use crate::store::Inner;
+use crate::turn;
 
 /// How long a watch that starts above the current revision waits for the store to get there.
 const WAIT_FOR_START: Duration = Duration::from_secs(3);
@@ -210,7 +211,8 @@ impl<K: Kv> Live<K> {
                     return Some((Ok(WatchItem::Progress(revision)), Phase::Live(self)));
                 }
                 Some(Ok(KvWatchItem::Batch { revision, events })) => match self.batch(revision, events).await {
-                    Ok(None) => {}
+                    // Nothing of it is in the watcher's view. There may be many such ones on end.
+                    Ok(None) => turn::end().await,
                     Ok(Some(batch)) => return Some((Ok(WatchItem::Batch(batch)), Phase::Live(self))),
                     Err(error) => return Some((Err(error), Phase::Over)),
                 },
