@@ -27,6 +27,9 @@ use crate::metrics::Metrics;
 use crate::reminders::Reminders;
 use crate::status::{State, Status};
 
+/// Watches of one cache that may read from the storage below at once, because they begin before the log.
+const BACKEND_WATCHES: usize = 1_000;
+
 /// A watch cache: a [`Storage`] that serves reads and watches of another one from memory.
 ///
 /// One task per cache lists and watches the storage below; everything else happens in the tasks of the callers.
@@ -55,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) feed_wake: Notify,
     pub(crate) reminders: Reminders,
     pub(crate) backend_lists: Arc<Semaphore>,
+    /// Places for watches that read from the storage below until they meet the log.
+    pub(crate) backend_watches: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
 }
 
@@ -85,6 +90,7 @@ impl Cacher {
             feed_wake: Notify::new(),
             reminders: Reminders::new(config.bookmark_period),
             backend_lists: Arc::new(Semaphore::new(config.backend_lists.max(1))),
+            backend_watches: Arc::new(Semaphore::new(BACKEND_WATCHES)),
             metrics: Metrics::new(&info),
             inner,
             info,

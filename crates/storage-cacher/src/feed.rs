@@ -55,8 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(()) => {}
             Err(StorageError::Closed) => break,
             Err(error) => {
-                tracing::warn!(resource = %feed.shared.info.group_resource(), %error, "cannot list the storage");
-                feed.shared.metrics.initialization_errors.increment(1);
+                feed.cannot_list(&error);
                 feed.pending(Some(error.to_string()));
                 feed.pause().await;
                 continue;
@@ -106,6 +105,11 @@ impl Feed {
 
     fn pending(&self, cause: Option<String>) {
         self.shared.status.set(State::Pending(cause), self.now());
+    }
+
+    fn cannot_list(&self, error: &StorageError) {
+        tracing::warn!(resource = %self.shared.info.group_resource(), %error, "cannot list the storage");
+        self.shared.metrics.initialization_errors.increment(1);
     }
 
     async fn pause(&mut self) {
@@ -170,7 +174,13 @@ impl Feed {
                 Over::Resume(Some(error)) => {
                     tracing::warn!(resource = %self.shared.info.group_resource(), %error, "the storage's watch ended");
                     if self.failures >= GIVE_UP_RESUMING && !error.is_retryable() {
-                        return Over::Relist(error.to_string());
+                        // The watch may never work again, or nothing may work at the moment. The log is given up only
+                        // once there is a list to replace it.
+                        match self.load().await {
+                            Ok(()) => self.shared.metrics.resets.increment(1),
+                            Err(StorageError::Closed) => return Over::Closed,
+                            Err(error) => self.cannot_list(&error),
+                        }
                     }
                 }
                 over => return over,
@@ -186,7 +196,15 @@ impl Feed {
         (options.progress, options.previous) = (true, false);
         let shared = Arc::clone(&self.shared);
         match shared.inner.watch(&Scope::all(shared.info.prefix()), options).await {
-            Ok(watch) => self.drain(watch).await,
+            Ok(watch) => {
+                let began = self.now();
+                let over = self.drain(watch).await;
+                // A quiet kind may have heard nothing for hours, which is no failure.
+                if self.now().saturating_sub(began) > LONGEST_PAUSE {
+                    self.failures = 0;
+                }
+                over
+            }
             Err(error) => over(error),
         }
     }

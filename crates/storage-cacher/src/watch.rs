@@ -25,8 +25,8 @@ use apiserver_storage_api::{
     Batch, Entry, OnUnreadable, ReadAt, Result, Revision, Scope, SelectionPredicate, StorageError, Watch, WatchItem,
     WatchOptions, WatchStart,
 };
-use futures::stream;
-use tokio::sync::watch;
+use futures::{StreamExt as _, stream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::cacher::Shared;
 use crate::core::log::{Cursor, End, Epoch, Next};
@@ -51,6 +51,20 @@ impl Shared {
             self.wait_ready().await?;
         }
         let (from, position) = self.begin(options.start).await?;
+        match self.follow(scope, &options, from, position) {
+            Err(error) if error.is_expired() && matches!(from, From::After(_)) => self.catch_up(scope, options).await,
+            other => other,
+        }
+    }
+
+    /// A watch of what the log has, from a cursor on.
+    fn follow(
+        self: &Arc<Self>,
+        scope: &Scope,
+        options: &WatchOptions,
+        from: From,
+        position: Option<Revision>,
+    ) -> Result<Watch> {
         let subscription = self.subscribe(scope, &options.predicate, from)?;
         let initial = matches!(options.start, WatchStart::InitialState(_)).then(|| {
             subscription
@@ -72,7 +86,7 @@ impl Shared {
             shared: Arc::downgrade(self),
             scope: scope.clone(),
             whole: scope.as_str() == self.info.prefix().as_str(),
-            predicate: options.predicate,
+            predicate: options.predicate.clone(),
             reminder: options
                 .progress
                 .then(|| self.reminders.join(&*self.config.rng))
@@ -92,6 +106,30 @@ impl Shared {
                 Ok(item) => Some((Ok(item), Some(watcher))),
                 Err(error) => Some((Err(error), None)),
             }
+        });
+        Ok(Watch::new(items))
+    }
+
+    /// A watch that begins before the log does, as every client's after a restart of this process: the storage below
+    /// still knows what happened, so it goes on there until it meets the log. The number of such watches is bounded;
+    /// one too many, or one from before the history of the storage, is told 410.
+    async fn catch_up(self: &Arc<Self>, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+        let place = Arc::clone(&self.backend_watches).try_acquire_owned();
+        let place = place.map_err(|_| StorageError::expired_watch())?;
+        let below = self.inner.watch(scope, options.clone()).await?;
+        let state = CatchUp {
+            shared: Arc::downgrade(self),
+            scope: scope.clone(),
+            options,
+            stage: Stage::Below {
+                watch: below,
+                _place: place,
+            },
+            delivered: None,
+        };
+        let items = stream::unfold(state, |mut state| async move {
+            let item = state.next().await?;
+            Some((item, state))
         });
         Ok(Watch::new(items))
     }
@@ -145,6 +183,52 @@ impl Shared {
             Some(Ok(subscription)) => Ok(subscription),
             Some(Err(Forgotten)) => Err(StorageError::expired_watch()),
             None => Err(self.status.too_many_requests(self.config.clock.monotonic())),
+        }
+    }
+}
+
+/// A watch that reads from the storage below until the log has what comes next.
+struct CatchUp {
+    /// Does not keep the cache open.
+    shared: Weak<Shared>,
+    scope: Scope,
+    options: WatchOptions,
+    stage: Stage,
+    /// The end of the batch that was handed out last.
+    delivered: Option<Revision>,
+}
+
+enum Stage {
+    /// Reading below.
+    Below {
+        watch: Watch,
+        /// One of the bounded places; given back with the stage.
+        _place: OwnedSemaphorePermit,
+    },
+    /// Met the log: an ordinary watch of the cache.
+    Cached(Watch),
+}
+
+impl CatchUp {
+    async fn next(&mut self) -> Option<Result<WatchItem>> {
+        if let (Stage::Below { .. }, Some(revision)) = (&self.stage, self.delivered.take()) {
+            // The cache ends with its watchers.
+            let shared = self.shared.upgrade()?;
+            if let Ok(watch) = shared.follow(&self.scope, &self.options, From::After(revision), Some(revision)) {
+                self.stage = Stage::Cached(watch);
+            }
+        }
+        match &mut self.stage {
+            Stage::Cached(watch) => watch.next().await,
+            Stage::Below { watch, .. } => {
+                let item = watch.next().await;
+                self.delivered = match &item {
+                    Some(Ok(WatchItem::Batch(batch))) => Some(batch.revision),
+                    Some(Ok(WatchItem::Progress(revision))) => Some(*revision),
+                    _ => None,
+                };
+                item
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Many writers, readers and watchers at once.
+//! Many writers, readers and watchers at once, and a storage that is away for a while.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -302,4 +302,40 @@ async fn lists_below_are_limited() {
             .len(),
         3
     );
+}
+
+#[tokio::test]
+async fn an_outage_costs_watchers_nothing_but_time() {
+    let house = House::with(config().with_retry_pause(Duration::from_micros(10))).await;
+    let mut watch = house.cache.watch(&all(), from(WatchStart::Now)).await.unwrap();
+    let before = house.create("ns", "a", "n").await.revision();
+    assert_eq!(changes(&mut watch).await, [format!("ADDED a {before}")]);
+    house.faults.down.store(true, Ordering::SeqCst);
+    house.faults.end_watch(Some(StorageError::internal("gone")));
+    // The storage below goes on for others; the cache tries to resume, then also to list, again and again.
+    let during = create(&*house.below, "ns", "b", "n").await.revision();
+    within(async {
+        while count(&house.faults.watches) < 10 || count(&house.faults.lists) < 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(
+        names(house.cache.list(&all(), at(ListAt::Any)).await.unwrap()).await,
+        ["a"]
+    );
+    house.faults.down.store(false, Ordering::SeqCst);
+    // Had the log been given up, the watcher would be told to start over.
+    let item = within(watch.next()).await;
+    match item {
+        Some(Ok(WatchItem::Batch(batch))) => assert_eq!(batch.revision, during),
+        Some(Err(error)) => assert!(error.is_expired() && count(&house.faults.lists) > 4, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    let list = house.cache.list(&all(), ListOptions::default()).await.unwrap();
+    assert_eq!(names(list).await, ["a", "b"]);
+}
+
+fn count(counter: &std::sync::atomic::AtomicUsize) -> usize {
+    counter.load(Ordering::SeqCst)
 }

@@ -43,6 +43,8 @@ pub struct Faults {
     pub failing_lists: AtomicUsize,
     /// So many watches are refused with 410.
     pub expired_watches: AtomicUsize,
+    /// Watches and lists fail while this is set.
+    pub down: AtomicBool,
     /// So many changes never reach a watch.
     pub swallowed: AtomicUsize,
     /// Watches deliver nothing while this is set.
@@ -100,7 +102,7 @@ impl Storage for FaultyStore {
 
     async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
         Faults::count(&self.faults.lists);
-        if Faults::takes(&self.faults.failing_lists) {
+        if self.faults.down.load(Ordering::SeqCst) || Faults::takes(&self.faults.failing_lists) {
             return Err(StorageError::internal("injected"));
         }
         self.inner.list(scope, options).await
@@ -116,6 +118,9 @@ impl Storage for FaultyStore {
 
     async fn watch(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
         Faults::count(&self.faults.watches);
+        if self.faults.down.load(Ordering::SeqCst) {
+            return Err(StorageError::internal("injected"));
+        }
         if Faults::takes(&self.faults.expired_watches) {
             return Err(StorageError::expired_watch());
         }
