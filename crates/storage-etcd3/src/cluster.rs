@@ -236,7 +236,7 @@ impl Cluster {
             return member.trust();
         }
         let status = async {
-            let mut client = member.clients().await?.maintenance;
+            let mut client = member.clients().await?.maintenance.clone();
             client.status().await
         };
         if let Some(Ok(status)) = self.within(self.config.health_timeout, status).await {

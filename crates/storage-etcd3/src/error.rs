@@ -73,6 +73,8 @@ fn classify_status(status: &Status) -> Failure {
         // Checked before the request is looked at, because every call here asks for a leader.
         Code::Unavailable if is("etcdserver: no leader") => Failure::NotSent(said),
         Code::Unavailable if connect_failed(status) => Failure::NotSent(said),
+        // A server on its way down says so of what it will not look at.
+        Code::Unavailable if is("refused stream before processing") => Failure::NotSent(said),
         Code::Unknown if is("Service was not ready") => Failure::NotSent(said),
         Code::Unavailable
         | Code::Unknown
@@ -172,6 +174,11 @@ mod tests {
             ),
             (Code::NotFound, "etcdserver: requested lease not found", "LeaseNotFound"),
             (Code::Unavailable, "etcdserver: no leader", "not sent"),
+            (
+                Code::Unavailable,
+                "h2 protocol error: stream error received: refused stream before processing any application logic",
+                "not sent",
+            ),
             (Code::Unavailable, "etcdserver: leader changed", "lost"),
             (Code::Unavailable, "etcdserver: request timed out", "lost"),
             (Code::Unavailable, "etcdserver: server stopped", "lost"),

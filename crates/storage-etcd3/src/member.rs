@@ -32,7 +32,7 @@ pub(crate) struct Member {
     pub(crate) server: String,
     endpoint: Endpoint,
     credentials: Option<Credentials>,
-    unary: Mutex<Arc<OnceCell<Clients>>>,
+    unary: Mutex<Arc<OnceCell<Arc<Clients>>>>,
     links: Mutex<Vec<Weak<Link>>>,
     trust: AtomicU8,
     /// The server was away, and may have come back as another version.
@@ -40,7 +40,6 @@ pub(crate) struct Member {
 }
 
 /// The clients of the connection for reads and writes.
-#[derive(Clone)]
 pub(crate) struct Clients {
     pub(crate) kv: KvClient,
     pub(crate) lease: LeaseClient,
@@ -112,23 +111,23 @@ impl Member {
     }
 
     /// The clients for reads and writes. Touches the network only to log in.
-    pub(crate) async fn clients(&self) -> Result<Clients, etcd_client::Error> {
+    pub(crate) async fn clients(&self) -> Result<Arc<Clients>, etcd_client::Error> {
         let unary = Arc::clone(&*self.unary.lock());
         unary.get_or_try_init(|| self.fresh_clients()).await.cloned()
     }
 
     /// Clients on a new connection, which nobody else uses.
-    pub(crate) async fn fresh_clients(&self) -> Result<Clients, etcd_client::Error> {
+    pub(crate) async fn fresh_clients(&self) -> Result<Arc<Clients>, etcd_client::Error> {
         let client = self.client(UNARY_STREAM_WINDOW, UNARY_WINDOW).await?;
-        Ok(Clients {
+        Ok(Arc::new(Clients {
             kv: client.kv_client().max_decoding_message_size(usize::MAX),
             lease: client.lease_client(),
             maintenance: client.maintenance_client(),
-        })
+        }))
     }
 
     /// Calls that come later use these clients.
-    pub(crate) fn adopt(&self, clients: Clients) {
+    pub(crate) fn adopt(&self, clients: Arc<Clients>) {
         *self.unary.lock() = Arc::new(OnceCell::new_with(Some(clients)));
     }
 
