@@ -170,7 +170,7 @@ async fn what_watchers_are_told_is_the_state_of_every_revision_they_are_told() {
         let (house, done) = (Arc::clone(&house), Arc::clone(&done));
         tokio::spawn(async move {
             while !done.load(Ordering::SeqCst) {
-                house.faults.end_watch(None);
+                house.faults.interrupt_watch();
                 tokio::time::sleep(Duration::from_millis(15)).await;
             }
         })

@@ -68,6 +68,11 @@ impl Faults {
         self.cut.notify_one();
     }
 
+    /// Ends the watch if one is running, without an error; the next one is not concerned.
+    pub fn interrupt_watch(&self) {
+        self.cut.notify_waiters();
+    }
+
     fn takes(counter: &AtomicUsize) -> bool {
         counter
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
