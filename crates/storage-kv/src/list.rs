@@ -160,6 +160,8 @@ impl<K: Kv> Inner<K> {
         Ok(List::new(revision, pages.boxed()))
     }
 
+    // deviates: storage-api/LIST-45: unreadable values are handed out as such where they are asked for, all of them;
+    // who serves the list makes one error of them, or names them.
     /// The entry, if it is selected.
     fn select(&self, entry: Entry, predicate: &SelectionPredicate, unreadable: OnUnreadable) -> Result<Option<Entry>> {
         match entry.attributes() {

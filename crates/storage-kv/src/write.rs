@@ -108,6 +108,7 @@ impl<K: Kv> Inner<K> {
         }
     }
 
+    // deviates: storage-api/UPD-28: an update that does not speak of the lifetime leaves it, as the contract says.
     /// The lease for a lifetime. No lifetime, and one of zero, is for ever.
     async fn lease(&self, full: &str, ttl: Ttl, expected: Expected) -> Result<Lease> {
         match ttl {
@@ -126,7 +127,8 @@ impl<K: Kv> Inner<K> {
 
     /// Finds out what became of a write whose answer was lost.
     ///
-    /// Our very bytes, written as the next state after the expected one: it was applied. Still the expected revision:
+    /// Our very bytes, written as the next state after the expected one: it was applied. (Two writers who in this moment
+    /// turn one plain state into the same plain bytes cannot be told apart; of encrypted values they can.) Still the expected revision:
     /// the same write is sent again, which is safe because a revision is current only once, so that of the two at most
     /// one can be applied. Anything else stays unknown; the caller's function is not run a second time.
     async fn settle_write(

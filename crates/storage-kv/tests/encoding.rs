@@ -5,10 +5,14 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use apiserver_storage_api::{ListOptions, MediaType, Storage, WatchOptions, WatchStart};
+use apiserver_storage_api::{
+    Encoded, JsonNormalizer, ListOptions, Malformed, MediaType, Normalized, Normalizer, Revision, SelectableField,
+    Storage, UpdateOptions, WatchOptions, WatchStart, codec, finish,
+};
+use apiserver_storage_kv::KvStore;
 use apiserver_storage_kv::transform::{DataContext, Decrypted, Identity, Outcome, TransformError, Transformer};
 use apiserver_storage_testing::fixture::*;
-use apiserver_storage_testing::{BindingTransformer, SwitchTransformer};
+use apiserver_storage_testing::{BindingTransformer, ReferenceKv, SwitchTransformer};
 
 use common::{config, full, sealed, store_with, stored};
 
@@ -18,7 +22,7 @@ async fn values_of_both_media_types_live_side_by_side() {
     let (kv, json) = store_with(config());
     let cbor = {
         let config = config().with_media_type(MediaType::Cbor);
-        apiserver_storage_kv::KvStore::new(Arc::clone(&kv), pods(), config)
+        KvStore::new(Arc::clone(&kv), pods(), config)
     };
     let a = create_pod(&json, "ns", "a").await;
     let b = create_pod(&cbor, "ns", "b").await;
@@ -120,4 +124,56 @@ async fn a_key_service_is_asked_for_several_values_at_a_time_but_not_for_all() {
     assert_eq!(keys, names.iter().map(|name| key("ns", name)).collect::<Vec<_>>());
     let most = service.0.1.load(Ordering::Relaxed);
     assert!((2..=16).contains(&most), "{most} at a time");
+}
+
+/// Serves every version of the kind as `v1`.
+#[derive(Debug)]
+struct Converting(JsonNormalizer);
+
+impl Normalizer for Converting {
+    fn normalize(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+    ) -> Result<Normalized, Malformed> {
+        let media_type = MediaType::detect(stored);
+        let mut value = codec::decode_value(stored, media_type)?;
+        value["apiVersion"] = "v1".into();
+        finish(value, revision, fields, media_type)
+    }
+
+    fn encode(&self, object: &Encoded, media_type: MediaType) -> Result<bytes::Bytes, Malformed> {
+        self.0.encode(object, media_type)
+    }
+
+    fn generation(&self) -> u64 {
+        0
+    }
+}
+
+// covers: storage-api/UPD-15
+#[tokio::test]
+async fn a_value_stored_in_another_version_is_written_in_the_current_one() {
+    let kv = Arc::new(ReferenceKv::new());
+    let normalizer = Converting(JsonNormalizer::new(pods().gvk().clone()));
+    let store = KvStore::new(Arc::clone(&kv), pods().with_normalizer(Arc::new(normalizer)), config());
+    let old = r#"{"apiVersion":"v1beta1","kind":"Pod","metadata":{"name":"a"}}"#;
+    let written = kv.raw_put("/registry/pods/ns/a", old);
+    let suggestion = get(&store, &key("ns", "a")).await;
+    // That is how stored versions are migrated: by an update that changes nothing, with or without a suggestion.
+    let options = UpdateOptions {
+        suggestion: Some(suggestion),
+        ..UpdateOptions::default()
+    };
+    let updated = try_change(&store, &key("ns", "a"), options, nothing)
+        .await
+        .expect("written");
+    assert_eq!(updated.revision(), written.next());
+    assert!(stored(&kv, &updated).starts_with(br#"{"apiVersion":"v1","#));
+    let kept = change(&store, &key("ns", "a"), nothing).await;
+    assert_eq!(kept.revision(), updated.revision());
+    kv.raw_put("/registry/pods/ns/a", old);
+    let again = change(&store, &key("ns", "a"), nothing).await;
+    assert!(again.revision() > kept.revision().next());
 }

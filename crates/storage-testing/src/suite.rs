@@ -24,6 +24,8 @@ macro_rules! conformance {
                 what_cannot_be_transformed_is_not_written: [Transform];
                 what_is_no_object_of_the_kind_is_not_written: [];
                 a_deleted_key_can_be_created_again: [];
+                of_many_creators_of_one_key_one_wins: [];
+                entries_carry_what_selectors_use: [];
             }
             get {
                 the_latest_write_is_read: [];
@@ -58,6 +60,7 @@ macro_rules! conformance {
                 a_rare_match_is_found_in_one_call: [];
                 no_more_is_decoded_than_needed: [Direct, Transform];
                 an_exact_list_pages_through_its_state: [];
+                pages_of_a_namespace_stay_in_it: [];
             }
             update {
                 an_update_stores_what_its_callback_returns: [];
@@ -78,6 +81,8 @@ macro_rules! conformance {
                 an_update_keeps_the_lifetime: [Expiry];
                 an_update_may_give_a_lifetime: [Expiry];
                 an_update_may_end_a_lifetime: [Expiry];
+                an_object_made_by_an_update_may_have_a_lifetime: [Expiry];
+                preconditions_on_a_missing_object_compare_with_nothing: [];
             }
             suggestion {
                 an_error_on_an_outdated_suggestion_does_not_count: [];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use apiserver_storage_api::{CreateOptions, Encoded, EventKind, StorageError, WatchStart};
+use apiserver_storage_api::{CreateOptions, Encoded, EventKind, ListAt, ReadAt, StorageError, WatchStart};
 use serde_json::{Value, json};
 
 use crate::fixture::*;
@@ -131,9 +131,9 @@ pub async fn an_object_with_a_lifetime_expires<H: Harness>(h: H) {
     let gone = watch.expect(EventKind::Deleted, &short).await;
     assert!(gone.revision > created.revision());
     assert_eq!(gone.object.expect("the last state").revision(), gone.revision);
-    let listed = list_at(&*store, apiserver_storage_api::ListAt::MostRecent).await;
+    let listed = list_at(&*store, ListAt::MostRecent).await;
     assert_eq!(names(&listed.entries), ["ns/long"]);
-    let before = list_at(&*store, apiserver_storage_api::ListAt::Exact(created.revision())).await;
+    let before = list_at(&*store, ListAt::Exact(created.revision())).await;
     assert_eq!(names(&before.entries), ["ns/short"]);
 }
 
@@ -188,4 +188,63 @@ pub async fn a_deleted_key_can_be_created_again<H: Harness>(h: H) {
         deleted.revision()
     );
     assert_eq!(watch.expect(EventKind::Added, &key).await.revision, second.revision());
+}
+
+// covers: storage-api/CREATE-03, storage-api/GLOB-01
+/// Of many who create one key at the same time, one wins, and the counter moves once.
+pub async fn of_many_creators_of_one_key_one_wins<H: Harness>(h: H) {
+    let before = now(&*h.store()).await;
+    let creators = (0..8).map(|at| {
+        let store = h.store();
+        tokio::spawn(async move {
+            let object = pod_on("ns", "a", &format!("n{at}"));
+            store
+                .create(&key("ns", "a"), encoded(&object), CreateOptions::default())
+                .await
+        })
+    });
+    let (mut created, mut refused) = (Vec::new(), 0);
+    for creator in creators.collect::<Vec<_>>() {
+        match creator.await.expect("a creator ends well") {
+            Ok(entry) => created.push(entry),
+            Err(error) => {
+                assert!(error.is_exists(), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((created.len(), refused), (1, 7));
+    let stored = get(&*h.store(), &key("ns", "a")).await;
+    assert_eq!(states(std::slice::from_ref(&stored)), states(&created));
+    assert_eq!(
+        (stored.revision(), now(&*h.store()).await),
+        (before.next(), before.next())
+    );
+}
+
+// covers: storage-api/SEL-05, storage-api/SEL-11
+/// An entry carries what selectors use, wherever it comes from.
+pub async fn entries_carry_what_selectors_use<H: Harness>(h: H) {
+    let store = h.store();
+    let mut object = pod_on("ns", "a", "n1");
+    object["metadata"]["labels"] = json!({"b": "2", "a": ""});
+    object["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z".into();
+    let created = create(&*store, &key("ns", "a"), &object).await;
+    let mut watch = Watching::all(&*store, WatchStart::InitialState(ReadAt::MostRecent)).await;
+    let listed = list_at(&*store, ListAt::MostRecent).await.entries;
+    for entry in [created, get(&*store, &key("ns", "a")).await]
+        .into_iter()
+        .chain(listed)
+        .chain(watch.initial().await.0)
+    {
+        let attributes = entry.attributes().expect("readable");
+        assert_eq!(
+            (&*attributes.name, &*attributes.namespace, &*attributes.uid),
+            ("a", "ns", "uid-ns-a")
+        );
+        assert_eq!(attributes.labels.iter().collect::<Vec<_>>(), [("a", ""), ("b", "2")]);
+        assert_eq!(attributes.field("spec.nodeName"), Some("n1"));
+        assert_eq!(attributes.field("spec.other"), None);
+        assert!(attributes.deleting);
+    }
 }

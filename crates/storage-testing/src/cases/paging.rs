@@ -1,6 +1,6 @@
 //! Lists in pages.
 
-use apiserver_storage_api::{ContinueToken, Entry, ListAt, ListOptions, Storage, StorageError};
+use apiserver_storage_api::{ContinueToken, Entry, KeyPrefix, ListAt, ListOptions, Storage, StorageError};
 
 use crate::fixture::*;
 use crate::harness::Harness;
@@ -242,5 +242,34 @@ pub async fn an_exact_list_pages_through_its_state<H: Harness>(h: H) {
     assert_eq!(
         (second.revision, names(&second.entries), second.next),
         (first.revision, vec!["ns/c"], None)
+    );
+}
+
+// covers: storage-api/CONT-02, storage-api/CONT-09, storage-api/LIST-20, storage-api/LIST-26
+/// Pages of a namespace stay in it; their tokens are relative to it.
+pub async fn pages_of_a_namespace_stay_in_it<H: Harness>(h: H) {
+    let store = h.store();
+    for (namespace, name) in [
+        ("a", "z"),
+        ("ns", "a"),
+        ("ns", "b"),
+        ("ns", "c"),
+        ("ns-x", "a"),
+        ("z", "a"),
+    ] {
+        create_pod(&*store, namespace, name).await;
+    }
+    let first = list(&*store, &within("ns"), page(ListAt::MostRecent, 2)).await;
+    assert_eq!(
+        (names(&first.entries), first.remaining),
+        (vec!["ns/a", "ns/b"], Some(1))
+    );
+    let prefix = KeyPrefix::new(pods().prefix(), "/pods/ns/").expect("a prefix");
+    let token = first.next.clone().expect("a token");
+    assert_eq!(token.start(&prefix), "/pods/ns/b\0");
+    let rest = list(&*store, &within("ns"), page(following(&first.next), 2)).await;
+    assert_eq!(
+        (names(&rest.entries), rest.next, rest.remaining),
+        (vec!["ns/c"], None, None)
     );
 }

@@ -459,3 +459,60 @@ pub async fn an_update_may_end_a_lifetime<H: Harness>(h: H) {
     watch.expect(EventKind::Deleted, &key("ns", "mark")).await;
     assert_eq!(get(&*store, &key("ns", "a")).await.revision(), updated.revision());
 }
+
+// covers: storage-api/UPD-27
+/// An object that an update creates may have a lifetime from the start; without one it lives on.
+pub async fn an_object_made_by_an_update_may_have_a_lifetime<H: Harness>(h: H) {
+    let store = h.store();
+    let start = now(&*store).await;
+    for (name, ttl) in [("short", Ttl::After(Duration::from_secs(2))), ("long", Ttl::Keep)] {
+        let mut make = |_| {
+            let value = encoded(&pod("ns", name));
+            async move { Ok(Change::Put { value, ttl }) }
+        };
+        let options = UpdateOptions {
+            create_if_missing: true,
+            ..UpdateOptions::default()
+        };
+        store
+            .guaranteed_update(&key("ns", name), options, &mut make)
+            .await
+            .expect("created");
+    }
+    let mut watch = Watching::all(&*store, WatchStart::After(start)).await;
+    watch.expect(EventKind::Added, &key("ns", "short")).await;
+    watch.expect(EventKind::Added, &key("ns", "long")).await;
+    h.advance(Duration::from_secs(2)).await;
+    watch.expect(EventKind::Deleted, &key("ns", "short")).await;
+    get(&*store, &key("ns", "long")).await;
+}
+
+// covers: storage-api/UPD-03, storage-api/PRE-02, storage-api/PRE-05
+/// Preconditions on what is not there compare with an object that has neither uid nor version.
+pub async fn preconditions_on_a_missing_object_compare_with_nothing<H: Harness>(h: H) {
+    let store = h.store();
+    let before = now(&*store).await;
+    for (uid, version, created) in [
+        (Some("u"), None, false),
+        (None, Some("1"), false),
+        (Some(""), Some(""), true),
+    ] {
+        let preconditions = Preconditions {
+            uid: uid.map(str::to_owned),
+            resource_version: version.map(str::to_owned),
+        };
+        let options = UpdateOptions {
+            preconditions,
+            create_if_missing: true,
+            ..UpdateOptions::default()
+        };
+        let made = try_change(&*store, &key("ns", "a"), options, nothing).await;
+        match made {
+            Ok(entry) => assert!(created && entry.revision() == before.next(), "{entry:?}"),
+            Err(StorageError::InvalidObject { message, .. }) => {
+                assert!(!created && message.ends_with("in object meta: "), "{message}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
