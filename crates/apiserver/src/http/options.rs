@@ -65,7 +65,7 @@ impl WriteOptions {
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                let allowed = ["Ignore", "Strict", "Warn"];
+                let allowed = ["", "Ignore", "Strict", "Warn"];
                 faults.push(FieldError::not_supported(
                     &FieldPath::new("fieldValidation"),
                     other,
@@ -88,11 +88,9 @@ impl WriteOptions {
 }
 
 fn dry_run(values: &[&str], faults: &mut Vec<FieldError>) -> bool {
-    for value in values {
-        if *value != "All" {
-            faults.push(FieldError::not_supported(&FieldPath::new("dryRun"), *value, &["All"]));
-            break;
-        }
+    if values.iter().any(|value| *value != "All") {
+        let all = values.to_vec();
+        faults.push(FieldError::not_supported(&FieldPath::new("dryRun"), all, &["All"]));
     }
     !values.is_empty()
 }
@@ -155,12 +153,12 @@ pub(crate) struct ListParameters {
 
 impl ListParameters {
     /// Reads and checks the query (`apiserver-http/QRY-04` to `QRY-12`). `name` is the name in the path, where
-    /// there is one; `known` are the fields that the kind can be selected by.
+    /// there is one; `check_field` refuses fields that the kind cannot be selected by.
     pub(crate) fn parse(
         query: &Query,
         watch: bool,
         name: Option<&str>,
-        known: &dyn Fn(&str) -> bool,
+        check_field: &dyn Fn(&str) -> Result<(), ApiError>,
     ) -> Result<Self, ApiError> {
         let limit = query
             .integer("limit")
@@ -198,9 +196,7 @@ impl ListParameters {
                 parameters.list_faults()
             },
         )?;
-        if let Some(unknown) = fields.fields().find(|field| !known(field)) {
-            return Err(ApiError::bad_request(format!("field label not supported: {unknown}")));
-        }
+        fields.fields().try_for_each(check_field)?;
         if let Some(name) = name {
             match fields.requires_exact("metadata.name") {
                 Some(own) if own == name => {}

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use apiserver_registry::ApiError;
 use apiserver_resources::defaults::apply_defaults;
-use apiserver_resources::fieldvalidation::{DecodeError, decode_typed, decode_value, strict_text};
+use apiserver_resources::fieldvalidation::{DecodeError, decode_typed, decode_value};
+use apiserver_resources::gofmt;
 use apiserver_resources::merge::{self, PatchError};
 use apiserver_resources::table::TablePrinter;
 use apiserver_resources::types::{Gvk, ResourceEntry, TypeRegistry};
@@ -17,7 +18,7 @@ use apiserver_storage_api::GroupVersionKind;
 
 use crate::http::negotiate::Offer;
 use crate::http::options::FieldValidation;
-use crate::kinds::model::{BodyFormat, Decoded, Model, bad_patch, judge, timestamp, yaml_to_json};
+use crate::kinds::model::{BodyFormat, Decoded, Model, Patched, judge, timestamp, unknown_field, yaml_to_json};
 
 /// A built-in kind in one version.
 pub(crate) struct Builtin {
@@ -69,7 +70,11 @@ impl Model for Builtin {
     fn decode(&self, body: &[u8], format: BodyFormat, validation: FieldValidation) -> Result<Decoded, ApiError> {
         let (mut object, findings) = match format {
             BodyFormat::Json => self.decode_json(body)?,
-            BodyFormat::Yaml => self.decode_json(&yaml_to_json(body)?)?,
+            BodyFormat::Yaml => {
+                let (json, doubled) = yaml_to_json(body)?;
+                let (object, findings) = self.decode_json(&json)?;
+                (object, doubled.into_iter().chain(findings).collect())
+            }
             BodyFormat::Protobuf => {
                 let object = protobuf::decode(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
                 let json = apiserver_storage_api::codec::json::to_vec(&object);
@@ -84,18 +89,13 @@ impl Model for Builtin {
         Ok(Decoded { object, warnings })
     }
 
-    fn check_patched(
-        &self,
-        patched: Value,
-        validation: FieldValidation,
-        findings: &[String],
-    ) -> Result<Decoded, ApiError> {
+    fn check_patched(&self, patched: Patched<'_>, validation: FieldValidation) -> Result<Decoded, ApiError> {
         let registry = TypeRegistry::builtin();
         let Some(of) = registry.by_gvk(self.gvk()) else {
             return Err(ApiError::internal(format!("no type for kind {}", self.gvk.kind)));
         };
-        let api_version = patched.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-        let kind = patched.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let text = |name: &str| patched.object.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
         if api_version != self.gvk.api_version() || kind != self.gvk.kind {
             let expected = self.gvk.api_version();
             return Err(ApiError::bad_request(format!(
@@ -104,9 +104,9 @@ impl Model for Builtin {
                 self.gvk.kind
             )));
         }
-        let decoded = decode_value(registry, of, &patched).map_err(|error| bad_patch(&patched, &error.to_string()))?;
-        let all = findings.iter().cloned().chain(decoded.findings).collect();
-        let warnings = judge(all, validation, |findings| bad_patch(&patched, &strict_text(findings)))?;
+        let decoded =
+            decode_value(registry, of, &patched.object).map_err(|error| patched.refuse(&error.to_string()))?;
+        let warnings = patched.judge(decoded.findings, validation)?;
         let mut object = decoded.value;
         self.name_kind(&mut object);
         Ok(Decoded { object, warnings })
@@ -116,13 +116,13 @@ impl Model for Builtin {
         apply_defaults(self.gvk(), object);
     }
 
-    fn strategic_merge(&self, current: &Value, patch: &Value) -> Option<Result<Value, ApiError>> {
+    fn strategic_merge(&self, current: Value, patch: &Value) -> Option<Result<Value, ApiError>> {
         let registry = TypeRegistry::builtin();
         let of = registry.by_gvk(self.gvk())?;
         let Value::Object(patch) = patch else {
-            return Some(Ok(current.clone()));
+            return Some(Ok(current));
         };
-        Some(merge::strategic(registry, of, current.clone(), patch).map_err(patch_error))
+        Some(merge::strategic(registry, of, current, patch).map_err(|error| patch_error(&error)))
     }
 
     fn offer(&self) -> &'static Offer {
@@ -147,8 +147,18 @@ impl Model for Builtin {
         self.printer.cells(object, timestamp(now))
     }
 
-    fn knows_field(&self, label: &str) -> bool {
-        matches!(label, "metadata.name" | "metadata.namespace") || self.fields.iter().any(|field| field == label)
+    fn check_field(&self, label: &str) -> Result<(), ApiError> {
+        let known = matches!(label, "metadata.name" | "metadata.namespace");
+        if known || self.fields.iter().any(|field| field == label) {
+            return Ok(());
+        }
+        if self.fields.is_empty() {
+            let label = gofmt::quote(label);
+            return Err(ApiError::bad_request(format!(
+                "{label} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+            )));
+        }
+        Err(unknown_field(label))
     }
 }
 
@@ -162,7 +172,8 @@ impl Builtin {
     }
 }
 
-pub(crate) fn patch_error(error: PatchError) -> ApiError {
+/// A patch that cannot be read or applied.
+pub(crate) fn patch_error(error: &PatchError) -> ApiError {
     match error.status() {
         422 => ApiError::generic(422, "Invalid", error.to_string()),
         415 => ApiError::unsupported_media_type(error.to_string()),

@@ -9,13 +9,15 @@ use serde_json::Value;
 
 use apiserver_registry::ApiError;
 use apiserver_resources::crd::{CustomKind, CustomVersion};
-use apiserver_resources::fieldvalidation::{decode_custom, decode_custom_value, strict_text};
+use apiserver_resources::fieldvalidation::{DecodeError, decode_custom, decode_custom_value};
 use apiserver_resources::table::TablePrinter;
-use apiserver_resources::types::TypeRegistry;
+use apiserver_resources::types::{Gvk, TypeRegistry};
 
 use crate::http::negotiate::Offer;
 use crate::http::options::FieldValidation;
-use crate::kinds::model::{BodyFormat, Decoded, Model, bad_patch, judge, timestamp, with_api_version, yaml_to_json};
+use crate::kinds::model::{
+    BodyFormat, Decoded, Model, Patched, judge, timestamp, unknown_field, with_api_version, yaml_to_json,
+};
 
 /// A custom kind in one served version.
 pub(crate) struct Custom {
@@ -63,7 +65,11 @@ impl Model for Custom {
     fn decode(&self, body: &[u8], format: BodyFormat, validation: FieldValidation) -> Result<Decoded, ApiError> {
         let (object, findings) = match format {
             BodyFormat::Json => self.decode_json(body)?,
-            BodyFormat::Yaml => self.decode_json(&yaml_to_json(body)?)?,
+            BodyFormat::Yaml => {
+                let (json, doubled) = yaml_to_json(body)?;
+                let (object, findings) = self.decode_json(&json)?;
+                (object, doubled.into_iter().chain(findings).collect())
+            }
             BodyFormat::Protobuf => {
                 return Err(ApiError::unsupported_media_type(
                     "the body of the request was in an unknown format - accepted media types include: \
@@ -71,22 +77,17 @@ impl Model for Custom {
                 ));
             }
         };
+        let gvk = Gvk::new(&self.kind.group, &self.version.name, &self.kind.names.kind);
         let warnings = judge(findings, validation, |findings| {
-            ApiError::bad_request(strict_text(findings))
+            ApiError::bad_request(DecodeError::strict(gvk, findings).to_string())
         })?;
         Ok(Decoded { object, warnings })
     }
 
-    fn check_patched(
-        &self,
-        patched: Value,
-        validation: FieldValidation,
-        findings: &[String],
-    ) -> Result<Decoded, ApiError> {
-        let decoded = decode_custom_value(TypeRegistry::builtin(), &self.version, &patched)
-            .map_err(|error| bad_patch(&patched, &error.to_string()))?;
-        let all = findings.iter().cloned().chain(decoded.findings).collect();
-        let warnings = judge(all, validation, |findings| bad_patch(&patched, &strict_text(findings)))?;
+    fn check_patched(&self, patched: Patched<'_>, validation: FieldValidation) -> Result<Decoded, ApiError> {
+        let decoded = decode_custom_value(TypeRegistry::builtin(), &self.version, &patched.object)
+            .map_err(|error| patched.refuse(&error.to_string()))?;
+        let warnings = patched.judge(decoded.findings, validation)?;
         Ok(Decoded {
             object: decoded.value,
             warnings,
@@ -97,7 +98,7 @@ impl Model for Custom {
         self.version.schema.apply_defaults(object);
     }
 
-    fn strategic_merge(&self, _: &Value, _: &Value) -> Option<Result<Value, ApiError>> {
+    fn strategic_merge(&self, _: Value, _: &Value) -> Option<Result<Value, ApiError>> {
         None
     }
 
@@ -129,8 +130,9 @@ impl Model for Custom {
         Some(&self.kind)
     }
 
-    fn knows_field(&self, label: &str) -> bool {
-        matches!(label, "metadata.name" | "metadata.namespace")
-            || self.version.selectable_fields.iter().any(|field| field == label)
+    fn check_field(&self, label: &str) -> Result<(), ApiError> {
+        let known = matches!(label, "metadata.name" | "metadata.namespace")
+            || self.version.selectable_fields.iter().any(|field| field == label);
+        if known { Ok(()) } else { Err(unknown_field(label)) }
     }
 }

@@ -18,11 +18,10 @@ use crate::kinds::builtin::Builtin;
 use crate::kinds::catalog::{self, Catalog, Catalogs};
 use crate::kinds::custom::Custom;
 use crate::kinds::custom_normalizer::CustomNormalizer;
+use crate::kinds::custom_strategies::{CustomStatusStrategy, CustomStrategy};
 use crate::kinds::model::{Model, ModelHandle};
 use crate::kinds::scale::{Scale, ScalePaths};
-use crate::kinds::strategies::{
-    BindingStrategy, BuiltinStrategy, CustomStatusStrategy, CustomStrategy, FinalizeStrategy, StatusStrategy,
-};
+use crate::kinds::strategies::{BindingStrategy, BuiltinStrategy, FinalizeStrategy, StatusStrategy};
 
 /// The built-in kinds that are served, by group, version and resource.
 const SERVED: [(&str, &str, &str); 13] = [

@@ -2,7 +2,7 @@
 
 pub(crate) mod model;
 
-mod builtin;
+pub(crate) mod builtin;
 mod custom;
 mod custom_normalizer;
 
@@ -10,7 +10,9 @@ pub(crate) mod catalog;
 
 pub(crate) mod admission;
 mod binding;
+mod custom_strategies;
 pub(crate) mod definitions;
+mod pods;
 mod scale;
 mod strategies;
 

@@ -5,12 +5,18 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
 
 use apiserver_registry::{ApiError, FieldError, FieldPath};
 use apiserver_resources::crd::CustomKind;
+use apiserver_resources::fieldvalidation::strict_text;
+use apiserver_resources::gofmt;
 
 use crate::http::negotiate::Offer;
 use crate::http::options::FieldValidation;
+
+/// What Go's YAML library puts before its findings.
+const YAML_TITLE: &str = "yaml: unmarshal errors:\n";
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,19 +45,13 @@ pub(crate) trait Model: fmt::Debug + Send + Sync + 'static {
     fn decode(&self, body: &[u8], format: BodyFormat, validation: FieldValidation) -> Result<Decoded, ApiError>;
 
     /// Checks the result of a patch: like [`decode`](Self::decode), but the faults are those of a patch (422).
-    /// `findings` are those of the patch itself.
-    fn check_patched(
-        &self,
-        patched: Value,
-        validation: FieldValidation,
-        findings: &[String],
-    ) -> Result<Decoded, ApiError>;
+    fn check_patched(&self, patched: Patched<'_>, validation: FieldValidation) -> Result<Decoded, ApiError>;
 
     /// Fills in what the kind's version defaults.
     fn apply_defaults(&self, object: &mut Value);
 
     /// Merges a strategic patch; `None` where the kind has no such thing.
-    fn strategic_merge(&self, current: &Value, patch: &Value) -> Option<Result<Value, ApiError>>;
+    fn strategic_merge(&self, current: Value, patch: &Value) -> Option<Result<Value, ApiError>>;
 
     /// What the kind can be shown as.
     fn offer(&self) -> &'static Offer;
@@ -73,8 +73,8 @@ pub(crate) trait Model: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Whether objects can be selected by this field.
-    fn knows_field(&self, label: &str) -> bool;
+    /// Refuses a field that objects cannot be selected by.
+    fn check_field(&self, label: &str) -> Result<(), ApiError>;
 }
 
 /// Turns what was found in a body into warnings, or refuses it under `Strict`.
@@ -86,23 +86,76 @@ pub(crate) fn judge(
     match validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !findings.is_empty() => Err(refuse(&findings)),
-        FieldValidation::Warn | FieldValidation::Strict => Ok(findings),
+        FieldValidation::Warn | FieldValidation::Strict => {
+            // A header takes one line: the title of YAML's findings goes.
+            let lines = findings.into_iter().map(|finding| match finding.strip_prefix(YAML_TITLE) {
+                Some(line) => line.trim_start().to_owned(),
+                None => finding,
+            });
+            Ok(lines.collect())
+        }
     }
 }
 
-/// A patched document that is no object of its kind: 422 on the field `patch` (`apiserver-http/PAT-13`).
-pub(crate) fn bad_patch(patched: &Value, reason: &str) -> ApiError {
-    let document = String::from_utf8_lossy(&apiserver_storage_api::codec::json::to_vec(patched)).into_owned();
-    let fault = FieldError::invalid(&FieldPath::new("patch"), document, reason);
-    ApiError::invalid("", "", "", vec![fault])
+/// The result of a patch, not looked at yet.
+#[derive(Debug)]
+pub(crate) struct Patched<'a> {
+    pub(crate) object: Value,
+    /// Strict findings of the patch itself.
+    pub(crate) findings: &'a [String],
+    /// The patch, where messages show it instead of the whole document.
+    pub(crate) patch: Option<&'a Value>,
 }
 
-/// Other formats than JSON, brought into JSON.
-pub(crate) fn yaml_to_json(body: &[u8]) -> Result<Bytes, ApiError> {
+impl Patched<'_> {
+    /// The document is no object of its kind: 422 on the field `patch` (`apiserver-http/PAT-13`).
+    pub(crate) fn refuse(&self, reason: &str) -> ApiError {
+        let shown = match self.patch {
+            Some(patch) => gofmt::plain(patch),
+            None => String::from_utf8_lossy(&apiserver_storage_api::codec::json::to_vec(&self.object)).into_owned(),
+        };
+        let fault = FieldError::invalid(&FieldPath::new("patch"), shown, reason);
+        ApiError::invalid("", "", "", vec![fault])
+    }
+
+    /// Findings of the patch and of its result as warnings, or the refusal.
+    pub(crate) fn judge(&self, found: Vec<String>, validation: FieldValidation) -> Result<Vec<String>, ApiError> {
+        let all = self.findings.iter().cloned().chain(found).collect();
+        judge(all, validation, |findings| self.refuse(&strict_text(findings)))
+    }
+}
+
+/// A field that the kind does not select by, in the words of most kinds.
+pub(crate) fn unknown_field(label: &str) -> ApiError {
+    ApiError::bad_request(format!("field label not supported: {label}"))
+}
+
+/// A body in YAML, brought into JSON, and the findings of strict reading. Of a key that is there twice the last counts.
+pub(crate) fn yaml_to_json(body: &[u8]) -> Result<(Bytes, Vec<String>), ApiError> {
     let refuse = |error: &dyn fmt::Display| ApiError::bad_request(format!("error converting YAML to JSON: {error}"));
     let text = std::str::from_utf8(body).map_err(|error| refuse(&error))?;
-    let value: Value = serde_saphyr::from_str(text).map_err(|error| refuse(&error))?;
-    Ok(apiserver_storage_api::codec::json::to_vec(&value).into())
+    let (value, findings) = match serde_saphyr::from_str::<Value>(text) {
+        Ok(value) => (value, Vec::new()),
+        Err(error) => {
+            let finding = doubled_key(&error).ok_or_else(|| refuse(&error))?;
+            let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+            let value = serde_saphyr::from_str_with_options(text, options).map_err(|error| refuse(&error))?;
+            (value, vec![finding])
+        }
+    };
+    Ok((apiserver_storage_api::codec::json::to_vec(&value).into(), findings))
+}
+
+/// The finding about a key that is there twice, in the words of Go's YAML library, of which the first line is a title.
+fn doubled_key(error: &serde_saphyr::Error) -> Option<String> {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+            let key = gofmt::quote(key.as_deref().unwrap_or_default());
+            let line = location.line();
+            Some(format!("{YAML_TITLE}  line {line}: key {key} already set in map"))
+        }
+        _ => None,
+    }
 }
 
 /// The served JSON in another version of the same schema: only `apiVersion` differs.

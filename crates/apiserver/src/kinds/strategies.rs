@@ -1,19 +1,19 @@
-//! The rules of the kinds: what the server owns of an object, what an update may change, what holds a deletion back.
+//! The rules of the built-in kinds: what the server owns of an object, what an update may change, what holds a deletion back.
 //!
 //! Upstream: kubernetes/kubernetes pkg/registry (core, apps: strategy.go of each kind).
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use apiserver_registry::{Draft, FieldError, GarbageCollection, Hold, RequestContext, Result, Strategy};
-use apiserver_resources::crd::{CustomKind, CustomVersion, validate_custom, validate_custom_update};
+use apiserver_resources::crd::CustomKind;
 use apiserver_resources::types::ResourceEntry;
-use apiserver_resources::validation::{self, NameRule};
+use apiserver_resources::validation;
 use apiserver_storage_api::Ttl;
 
 use crate::kinds::definitions::accepted_status;
+use crate::kinds::pods;
 
 /// How long an event is kept.
 const EVENT_TTL: Duration = Duration::from_secs(3600);
@@ -82,11 +82,9 @@ impl Strategy<Value> for BuiltinStrategy {
             new.meta.generation = Some(1);
         }
         if self.is("", "pods") {
-            let class = qos_class(object.get("spec").unwrap_or(&Value::Null));
+            let class = pods::qos_class(object.get("spec").unwrap_or(&Value::Null));
             object.insert("status".into(), json!({ "phase": "Pending", "qosClass": class }));
-            if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
-                admit_pod(spec);
-            }
+            pods::admit(&mut new.object, None);
         } else if self.is("", "namespaces") {
             object.insert("status".into(), json!({ "phase": "Active" }));
             let spec = object.entry("spec").or_insert_with(|| json!({}));
@@ -122,6 +120,9 @@ impl Strategy<Value> for BuiltinStrategy {
     fn prepare_for_update(&self, _: &RequestContext, new: &mut Draft<Value>, old: &Draft<Value>) {
         if self.has_status {
             keep(&mut new.object, &old.object, "status");
+        }
+        if self.is("", "pods") {
+            pods::admit(&mut new.object, Some(&old.object));
         }
         if self.is("", "namespaces") {
             // Only the finalize front changes these.
@@ -280,112 +281,6 @@ impl Strategy<Value> for FinalizeStrategy {
     }
 }
 
-/// The rules of a custom kind.
-#[derive(Debug, Clone)]
-pub(crate) struct CustomStrategy {
-    kind: Arc<CustomKind>,
-    version: CustomVersion,
-}
-
-impl CustomStrategy {
-    /// By the schema of this version.
-    pub(crate) fn new(kind: Arc<CustomKind>, version: CustomVersion) -> Self {
-        Self { kind, version }
-    }
-
-    fn whole(draft: &Draft<Value>) -> Value {
-        let mut value = draft.object.clone();
-        draft.meta.put_into(&mut value);
-        value
-    }
-
-    /// What the schema says about a change.
-    fn update_faults(&self, new: &Draft<Value>, old: &Draft<Value>, status_only: bool) -> Vec<FieldError> {
-        let (new, old) = (Self::whole(new), Self::whole(old));
-        validate_custom_update(&self.kind, &self.version, &new, &old, status_only)
-    }
-}
-
-impl Strategy<Value> for CustomStrategy {
-    fn prepare_for_create(&self, _: &RequestContext, new: &mut Draft<Value>) {
-        if self.version.status {
-            set(&mut new.object, "status", None);
-        }
-        new.meta.generation = Some(1);
-    }
-
-    fn validate_create(&self, _: &RequestContext, new: &Draft<Value>) -> Vec<FieldError> {
-        validate_custom(&self.kind, &self.version, &Self::whole(new))
-    }
-
-    fn warnings_on_create(&self, _: &RequestContext, new: &Draft<Value>) -> Vec<String> {
-        validation::metadata::finalizer_warnings(&Self::whole(new))
-    }
-
-    fn prepare_for_update(&self, _: &RequestContext, new: &mut Draft<Value>, old: &Draft<Value>) {
-        if self.version.status {
-            keep(&mut new.object, &old.object, "status");
-        }
-        if without_metadata(&new.object) != without_metadata(&old.object) {
-            new.meta.generation = Some(old.meta.generation.unwrap_or_default() + 1);
-        }
-    }
-
-    fn validate_update(&self, _: &RequestContext, new: &Draft<Value>, old: &Draft<Value>) -> Vec<FieldError> {
-        self.update_faults(new, old, false)
-    }
-
-    fn warnings_on_update(&self, _: &RequestContext, new: &Draft<Value>, _: &Draft<Value>) -> Vec<String> {
-        validation::metadata::finalizer_warnings(&Self::whole(new))
-    }
-
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        NameRule::Subdomain.check(name, prefix)
-    }
-
-    fn allow_unconditional_update(&self, _: &RequestContext) -> bool {
-        false
-    }
-}
-
-/// The rules of `/status` of a custom kind: of metadata only the managed fields may change.
-#[derive(Debug, Clone)]
-pub(crate) struct CustomStatusStrategy(pub(crate) CustomStrategy);
-
-impl Strategy<Value> for CustomStatusStrategy {
-    fn prepare_for_update(&self, _: &RequestContext, new: &mut Draft<Value>, old: &Draft<Value>) {
-        let status = new.object.get("status").cloned();
-        let mut object = old.object.clone();
-        set(&mut object, "status", status);
-        new.object = object;
-        let managed = std::mem::take(&mut new.meta.managed_fields);
-        // The version stays the client's: it says what the client has seen.
-        let version = new.meta.resource_version.take();
-        new.meta = old.meta.clone();
-        new.meta.managed_fields = managed;
-        new.meta.resource_version = version;
-    }
-
-    fn validate_update(&self, _: &RequestContext, new: &Draft<Value>, old: &Draft<Value>) -> Vec<FieldError> {
-        self.0.update_faults(new, old, true)
-    }
-
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        self.0.validate_name(name, prefix)
-    }
-
-    fn allow_unconditional_update(&self, ctx: &RequestContext) -> bool {
-        self.0.allow_unconditional_update(ctx)
-    }
-}
-
-fn without_metadata(object: &Value) -> Map<String, Value> {
-    let mut fields = object.as_object().cloned().unwrap_or_default();
-    fields.remove("metadata");
-    fields.remove("status");
-    fields
-}
-
 fn has_spec_finalizers(object: &Value) -> bool {
     object
         .pointer("/spec/finalizers")
@@ -402,105 +297,15 @@ fn text_at<'a>(object: &'a Value, pointer: &str) -> &'a str {
 }
 
 /// Takes a field over from another object; gone there, it goes here.
-fn keep(object: &mut Value, from: &Value, name: &str) {
+pub(crate) fn keep(object: &mut Value, from: &Value, name: &str) {
     set(object, name, from.get(name).cloned());
 }
 
-fn set(object: &mut Value, name: &str, value: Option<Value>) {
+/// Sets a field, or removes it.
+pub(crate) fn set(object: &mut Value, name: &str, value: Option<Value>) {
     let Some(fields) = object.as_object_mut() else { return };
     match value {
         Some(value) => fields.insert(name.to_owned(), value),
         None => fields.remove(name),
     };
-}
-
-/// What upstream's default admission plugins set on every pod: how long it stays on a lost node, and its priority.
-///
-/// Upstream: kubernetes plugin/pkg/admission (defaulttolerationseconds, priority).
-fn admit_pod(spec: &mut Map<String, Value>) {
-    const SECONDS: i64 = 300;
-    let mut tolerations = spec
-        .get("tolerations")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let tolerated = tolerations.iter().any(|own| {
-            let (own_key, effect) = (text(own, "key"), text(own, "effect"));
-            (own_key == key || own_key.is_empty()) && matches!(effect, "NoExecute" | "")
-        });
-        if !tolerated {
-            let toleration = json!({
-                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS,
-            });
-            tolerations.push(toleration);
-        }
-    }
-    spec.insert("tolerations".into(), tolerations.into());
-    spec.entry("priority").or_insert_with(|| 0.into());
-    spec.entry("preemptionPolicy")
-        .or_insert_with(|| "PreemptLowerPriority".into());
-}
-
-/// How a pod's resources are guaranteed. Upstream: pkg/apis/core/v1/helper/qos (qos.go).
-fn qos_class(spec: &Value) -> &'static str {
-    let containers = ["containers", "initContainers"]
-        .into_iter()
-        .filter_map(|name| spec.get(name).and_then(Value::as_array))
-        .flatten();
-    let (mut any, mut guaranteed) = (false, true);
-    for container in containers {
-        let amounts = |which: &str| {
-            let amounts = container
-                .pointer(&format!("/resources/{which}"))
-                .and_then(Value::as_object);
-            let amount = |name: &str| {
-                amounts
-                    .and_then(|amounts| amounts.get(name))
-                    .filter(|amount| !is_zero(amount))
-                    .cloned()
-            };
-            (amount("cpu"), amount("memory"))
-        };
-        let (requests, limits) = (amounts("requests"), amounts("limits"));
-        any |= [&requests.0, &requests.1, &limits.0, &limits.1]
-            .into_iter()
-            .any(Option::is_some);
-        let full = limits.0.is_some() && limits.1.is_some();
-        let same = |request: &Option<Value>, limit: &Option<Value>| request.is_none() || request == limit;
-        guaranteed &= full && same(&requests.0, &limits.0) && same(&requests.1, &limits.1);
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
-fn is_zero(amount: &Value) -> bool {
-    match amount {
-        Value::String(text) => text.trim_start_matches(['0', '.']).is_empty() || text == "0",
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        _ => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_quality_of_service_follows_from_requests_and_limits() {
-        let class = |resources: Value| qos_class(&json!({ "containers": [{ "name": "a", "resources": resources }] }));
-        assert_eq!(class(json!({})), "BestEffort");
-        assert_eq!(class(json!({ "requests": { "cpu": "0" } })), "BestEffort");
-        assert_eq!(class(json!({ "requests": { "cpu": "1" } })), "Burstable");
-        assert_eq!(class(json!({ "limits": { "cpu": "1" } })), "Burstable");
-        assert_eq!(
-            class(json!({ "limits": { "cpu": "1", "memory": "1Gi" } })),
-            "Guaranteed"
-        );
-        let less = json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } });
-        assert_eq!(class(less), "Burstable");
-    }
 }

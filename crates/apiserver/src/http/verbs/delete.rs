@@ -42,7 +42,7 @@ pub(crate) async fn delete(call: &Call, body: Incoming) -> Result<Response<Body>
 pub(crate) async fn delete_collection(call: &Call, body: Incoming) -> Result<Response<Body>, ApiError> {
     let representation = call.negotiate(false)?;
     let parameters = ListParameters::parse(&call.query, call.query.flag("watch"), None, &|field| {
-        call.model.knows_field(field)
+        call.model.check_field(field)
     })?;
     let options = read_options(call, body::read(body).await?)?;
     if options.ignore_store_read_error == Some(true) {

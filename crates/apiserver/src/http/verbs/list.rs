@@ -32,7 +32,7 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
             call.list_kind
         )));
     }
-    let parameters = ListParameters::parse(&call.query, false, None, &|field| call.model.knows_field(field))?;
+    let parameters = ListParameters::parse(&call.query, false, None, &|field| call.model.check_field(field))?;
     let options = parameters.list_options()?;
     let paged = options.limit.is_some();
     let list = call.resource.list(&call.context, options).await?;

@@ -1,6 +1,7 @@
 //! The verbs: one request in, one call on a resource, one answer out.
 
 mod delete;
+mod json_patch;
 mod list;
 mod patch;
 mod read;

@@ -29,7 +29,7 @@ const CHUNK: usize = 64 * 1024;
 pub(crate) async fn watch(call: Call) -> Result<Response<Body>, ApiError> {
     let representation = call.negotiate(true)?;
     let name = (!call.path.name.is_empty()).then_some(call.path.name.as_str());
-    let parameters = ListParameters::parse(&call.query, true, name, &|field| call.model.knows_field(field))?;
+    let parameters = ListParameters::parse(&call.query, true, name, &|field| call.model.check_field(field))?;
     let include = match representation.shape {
         Shape::Table(_) => respond::include_object(&call.query)?,
         _ => IncludeObject::Metadata,
