@@ -269,6 +269,29 @@ impl Root {
     }
 }
 
+#[cfg(test)]
+impl Root {
+    /// Checks that the indexes name exactly the objects that have a value, each under its own.
+    pub(crate) fn check(&self, indexes: &[Index]) {
+        let state = self.state.to_vec();
+        for (index, tree) in indexes.iter().zip(&self.indexes) {
+            let postings = tree.to_vec();
+            assert_eq!(
+                postings.len(),
+                state.iter().filter(|entry| value_of(index, entry).is_some()).count()
+            );
+            for posting in postings {
+                let entry = self
+                    .get(posting.key.as_str())
+                    .expect("an index names objects of the state");
+                assert_eq!(value_of(index, entry), Some(&*posting.value));
+            }
+        }
+        let unreadable = state.iter().filter(|entry| entry.attributes().is_none()).count();
+        assert_eq!(self.unreadable.len(), unreadable);
+    }
+}
+
 fn build_index(index: &Index, entries: &[Entry]) -> Tree<Posting> {
     let mut found: Vec<(&str, &Entry)> = entries
         .iter()

@@ -285,6 +285,11 @@ impl World {
                 reader.position = reader.position.max(through);
                 match end {
                     None => {
+                        let published = self.published.load_full().unwrap().revision;
+                        assert_eq!(
+                            through, published,
+                            "a watcher that has read everything is where the state is"
+                        );
                         check(reader, &self.expected(reader, reader.position));
                         Read::Nothing
                     }
@@ -406,6 +411,7 @@ fn every_state_that_history_reaches_back_to_can_be_read() {
                 continue;
             };
             let root = past.build(info().indexes());
+            root.check(info().indexes());
             let epoch = Arc::clone(world.core.epoch());
             if at.get() % 5 == 0 {
                 world.core.keep(Arc::clone(&root), &epoch);
