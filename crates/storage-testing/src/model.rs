@@ -116,11 +116,18 @@ pub async fn run<H: Harness>(h: &H, plan: Plan) {
             9 => list_step(&*store, &model).await,
             10 => page_step(&*store, &model).await,
             _ if plan.compact && model.below(6) == 0 => {
-                // The watch must have seen what is going to be forgotten.
                 watched = follow(&mut watch, &model, watched).await;
-                let at = model.oldest + model.below((model.states.len() - model.oldest) as u64) as usize;
-                h.compact(model.states.get(at).expect("a state").revision).await;
-                model.oldest = at;
+                // Not beyond what the watch has shown: one that lags behind the compaction may end.
+                let shown = model
+                    .states
+                    .iter()
+                    .rposition(|state| state.change.is_some())
+                    .unwrap_or(0);
+                if let Some(kept) = shown.checked_sub(model.oldest) {
+                    model.oldest += model.below(kept as u64 + 1) as usize;
+                    h.compact(model.states.get(model.oldest).expect("a state").revision)
+                        .await;
+                }
             }
             _ => watched = follow(&mut watch, &model, watched).await,
         }
