@@ -6,7 +6,7 @@ pub(crate) mod options;
 pub(crate) mod path;
 pub(crate) mod query;
 
-mod pretty;
+pub(crate) mod pretty;
 pub(crate) mod respond;
 pub(crate) mod verbs;
 

@@ -1,56 +1,69 @@
-//! JSON indented for people, straight from compact bytes: the order of fields stays.
+//! JSON indented for people, straight from compact bytes: the order of fields stays, and nothing is kept back.
 
-/// Indents compact JSON by two spaces, as Go's encoder does.
+/// Indents a compact document by two spaces, as Go's encoder does.
 pub(crate) fn indent(compact: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(compact.len() * 2);
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    let mut bytes = compact.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        if in_string {
-            out.push(byte);
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => {
-                in_string = true;
-                out.push(byte);
-            }
-            b'{' | b'[' => {
-                out.push(byte);
-                match bytes.peek() {
-                    Some(b'}' | b']') => out.extend(bytes.next()),
-                    _ => {
-                        depth += 1;
-                        new_line(&mut out, depth);
-                    }
-                }
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                new_line(&mut out, depth);
-                out.push(byte);
-            }
-            b',' => {
-                out.push(byte);
-                new_line(&mut out, depth);
-            }
-            b':' => out.extend_from_slice(b": "),
-            b' ' | b'\n' | b'\r' | b'\t' => {}
-            other => out.push(other),
-        }
-    }
+    Indenter::default().write(compact, &mut out);
     out
 }
 
-fn new_line(out: &mut Vec<u8>, depth: usize) {
-    out.push(b'\n');
-    out.resize(out.len() + 2 * depth, b' ');
+/// Indents a document that comes in parts, cut anywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Indenter {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    /// A bracket was opened, and whether it closes at once is not known yet.
+    opened: bool,
+}
+
+impl Indenter {
+    /// Writes the next part.
+    pub(crate) fn write(&mut self, compact: &[u8], out: &mut Vec<u8>) {
+        for &byte in compact {
+            if self.in_string {
+                out.push(byte);
+                match byte {
+                    _ if self.escaped => self.escaped = false,
+                    b'\\' => self.escaped = true,
+                    b'"' => self.in_string = false,
+                    _ => {}
+                }
+            } else if !byte.is_ascii_whitespace() {
+                self.outside_of_strings(byte, out);
+            }
+        }
+    }
+
+    fn outside_of_strings(&mut self, byte: u8, out: &mut Vec<u8>) {
+        let closes = matches!(byte, b'}' | b']');
+        match (std::mem::take(&mut self.opened), closes) {
+            // Empty brackets stay together.
+            (true, true) => return out.push(byte),
+            (true, false) => {
+                self.depth += 1;
+                self.new_line(out);
+            }
+            (false, true) => {
+                self.depth = self.depth.saturating_sub(1);
+                self.new_line(out);
+            }
+            (false, false) => {}
+        }
+        out.push(byte);
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.opened = true,
+            b',' => self.new_line(out),
+            b':' => out.push(b' '),
+            _ => {}
+        }
+    }
+
+    fn new_line(&self, out: &mut Vec<u8>) {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * self.depth, b' ');
+    }
 }
 
 #[cfg(test)]
@@ -59,10 +72,17 @@ mod tests {
 
     // covers: apiserver-http/ENC-02
     #[test]
-    fn indents_without_touching_strings_or_order() {
+    fn indents_without_touching_strings_or_order_wherever_it_is_cut() {
         let compact = br#"{"b":[1,{"a":"x,{}:\"y"}],"a":{},"c":[]}"#;
         let want =
             "{\n  \"b\": [\n    1,\n    {\n      \"a\": \"x,{}:\\\"y\"\n    }\n  ],\n  \"a\": {},\n  \"c\": []\n}";
-        assert_eq!(String::from_utf8(indent(compact)).unwrap(), want);
+        for at in 0..compact.len() {
+            let (mut indenter, mut out) = (Indenter::default(), Vec::new());
+            let (start, end) = compact.split_at(at);
+            indenter.write(start, &mut out);
+            indenter.write(end, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), want, "cut at {at}");
+        }
+        assert_eq!(indent(compact), want.as_bytes());
     }
 }

@@ -36,7 +36,9 @@ pub(super) fn parse(body: &[u8]) -> Result<(json_patch::Patch, Vec<String>), Api
     }
     let patch = serde_json::from_value(node.to_value()).map_err(|error| refuse(&error))?;
     let findings = node.duplicates();
-    let findings = findings.iter().map(|path| format!("duplicate field {}", gofmt::quote(path)));
+    let findings = findings
+        .iter()
+        .map(|path| format!("duplicate field {}", gofmt::quote(path)));
     Ok((patch, findings.collect()))
 }
 

@@ -17,6 +17,7 @@ use apiserver_storage_api::{BoxError, Entry, ListEnd, Page, Revision, StorageErr
 use crate::http::body::{self, Body};
 use crate::http::negotiate::{Format, Representation, Shape, accepts_gzip};
 use crate::http::options::ListParameters;
+use crate::http::pretty::Indenter;
 use crate::http::respond;
 use crate::http::verbs::Call;
 use crate::kinds::model::Model;
@@ -46,9 +47,8 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
             ..Page::default()
         },
     };
-    if representation.shape == Shape::Plain && representation.format == Format::Json && !representation.pretty && !paged
-    {
-        return Ok(stream(call, revision, first, pages));
+    if representation.shape == Shape::Plain && representation.format == Format::Json && !paged {
+        return Ok(stream(call, revision, first, pages, representation.pretty));
     }
     let (entries, end) = gather(&call, first, pages).await?;
     let json = whole(&call, revision, &entries, &end, representation)?;
@@ -163,6 +163,7 @@ fn stream(
     revision: Revision,
     first: Page,
     pages: BoxStream<'static, Result<Page, StorageError>>,
+    pretty: bool,
 ) -> Response<Body> {
     let head = head(&call, &json!({ "resourceVersion": revision.to_string() }));
     let size: usize = first
@@ -173,19 +174,16 @@ fn stream(
         .sum();
     let gzip = accepts_gzip(&call.headers) && (first.end.is_none() || size > respond::GZIP_FROM);
     let model = Arc::clone(&call.model);
-    let mut response = if gzip {
-        respond::plain(
-            StatusCode::OK,
-            Format::Json.media_type(),
-            body::stream(compress(chunks(model, head, first, pages))),
-        )
+    let mut parts = chunks(model, head, first, pages).boxed();
+    if pretty {
+        parts = indented(parts).boxed();
+    }
+    let body = if gzip {
+        body::stream(compress(parts))
     } else {
-        respond::plain(
-            StatusCode::OK,
-            Format::Json.media_type(),
-            body::stream(chunks(model, head, first, pages)),
-        )
+        body::stream(parts)
     };
+    let mut response = respond::plain(StatusCode::OK, Format::Json.media_type(), body);
     if gzip {
         respond::gzip_headers(response.headers_mut());
     }
@@ -251,6 +249,19 @@ fn chunks(
         state.buffer.extend_from_slice(b"]}\n");
         state.done = true;
         Ok(Some((state.buffer.split().freeze(), state)))
+    })
+}
+
+/// Indents a document as it passes.
+fn indented(
+    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+    let mut indenter = Indenter::default();
+    chunks.map(move |chunk| {
+        let chunk = chunk?;
+        let mut out = Vec::with_capacity(chunk.len() + chunk.len() / 2);
+        indenter.write(&chunk, &mut out);
+        Ok(out.into())
     })
 }
 
