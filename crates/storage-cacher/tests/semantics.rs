@@ -5,7 +5,11 @@ mod common;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use apiserver_storage_api::{ListAt, ListOptions, Revision, Storage, WatchItem, WatchOptions, WatchStart};
+use apiserver_storage_api::{
+    GetOptions, ListAt, ListOptions, NoCheck, ReadAt, Revision, Scope, Storage, StorageError, WatchItem, WatchOptions,
+    WatchStart,
+};
+use apiserver_storage_embedded::kv::Kv;
 use common::*;
 
 fn count(counter: &AtomicUsize) -> usize {
@@ -279,4 +283,134 @@ async fn scoped_watches_see_what_is_theirs() {
         // And nothing else, up to a revision behind everything.
         assert_eq!(changes(&mut watch).await, [format!("PROGRESS {last}")]);
     }
+}
+
+// covers: storage-cacher/KEY-01, storage-cacher/KEY-02, storage-cacher/DLG-02, storage-cacher/GET-06
+#[tokio::test]
+async fn keys_of_another_kind_are_refused() {
+    let house = House::new().await;
+    let foreign = config_maps();
+    let key = foreign.object_key(Some("ns"), "a").unwrap();
+    let scope = foreign.list_scope(None).unwrap();
+    let errors = [
+        house.cache.get(&key, GetOptions { at: ReadAt::Any }).await.err(),
+        house.cache.list(&scope, at(ListAt::Any)).await.err(),
+        house.cache.list(&Scope::Key(key.clone()), at(ListAt::Any)).await.err(),
+        house.cache.watch(&scope, from(WatchStart::Now)).await.err(),
+        house
+            .cache
+            .create(&key, pod("ns", "a", "n"), Default::default())
+            .await
+            .err(),
+        house.cache.delete(&key, Default::default(), &mut NoCheck).await.err(),
+    ];
+    for error in errors {
+        let Some(StorageError::InvalidKey { message }) = error else {
+            panic!("{error:?}")
+        };
+        assert!(message.contains("lacks resource prefix"), "{message}");
+    }
+}
+
+// covers: storage-cacher/CMP-03, storage-cacher/CMP-05, storage-cacher/DLG-04
+#[tokio::test]
+async fn compaction_below_ends_old_lists_and_no_watch() {
+    let house = House::new().await;
+    let old = house.create("ns", "a", "n").await.revision();
+    let new = house.create("ns", "b", "n").await.revision();
+    let list = house.cache.list(&all(), at(ListAt::Exact(old))).await.unwrap();
+    assert_eq!(names(list).await, ["a"]);
+    house.kv.compact(new).await.unwrap();
+    assert_eq!(house.cache.compacted_revision(), Some(new));
+    let gone = house.cache.list(&all(), at(ListAt::Exact(old))).await;
+    assert!(gone.as_ref().is_err_and(StorageError::is_expired), "{gone:?}");
+    let mut watch = house.cache.watch(&all(), from(WatchStart::After(old))).await.unwrap();
+    assert_eq!(changes(&mut watch).await, [format!("ADDED b {new}")]);
+}
+
+// covers: storage-cacher/ENC-01, storage-cacher/EVT-09, storage-cacher/GET-07
+#[tokio::test]
+async fn lists_and_watchers_share_one_record() {
+    let house = House::new().await;
+    let watch = async |predicate| {
+        let options = WatchOptions {
+            predicate,
+            ..from(WatchStart::Now)
+        };
+        house.cache.watch(&all(), options).await.unwrap()
+    };
+    let mut watches = [
+        watch(fields("")).await,
+        watch(fields("spec.nodeName=n")).await,
+        watch(fields("spec.nodeName=n")).await,
+    ];
+    house.create("ns", "a", "n").await;
+    update(&*house.cache, "ns", "a", "m").await;
+    let cached = house
+        .cache
+        .list(&all(), ListOptions::default())
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
+    let mut objects = Vec::new();
+    for watch in &mut watches {
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let WatchItem::Batch(batch) = next(watch).await else {
+                panic!("wanted a change")
+            };
+            seen.push(batch.events[0].object.clone().unwrap());
+        }
+        objects.push(seen);
+    }
+    let [whole, one, two] = &objects[..] else {
+        panic!("three watchers")
+    };
+    assert!(
+        whole[0].ptr_eq(&one[0]) && whole[0].ptr_eq(&two[0]),
+        "one record for all"
+    );
+    assert!(whole[1].ptr_eq(&cached.entries[0]), "and for lists");
+    assert!(one[1].ptr_eq(&two[1]), "the body of what left a selection is made once");
+    assert_eq!(one[1].revision(), whole[1].revision());
+}
+
+// covers: storage-cacher/BKM-01, storage-cacher/IEND-02, storage-cacher/BKM-03
+#[tokio::test]
+async fn who_did_not_ask_for_progress_is_told_of_none() {
+    let house = House::with(config().with_bookmark_period(std::time::Duration::from_millis(20))).await;
+    let quiet = from(WatchStart::Now);
+    let asking = WatchOptions {
+        progress: true,
+        ..quiet.clone()
+    };
+    let mut quiet = house.cache.watch(&under("ns"), quiet).await.unwrap();
+    let mut asking = house.cache.watch(&under("ns"), asking).await.unwrap();
+    for round in 0..3 {
+        house.elsewhere(&format!("c{round}")).await;
+        assert!(matches!(next(&mut asking).await, WatchItem::Progress(_)));
+    }
+    let revision = house.create("ns", "a", "n").await.revision();
+    assert_eq!(changes(&mut quiet).await, [format!("ADDED a {revision}")]);
+}
+
+// covers: storage-cacher/WATCH-04, storage-cacher/WATCH-05, storage-cacher/FRSH-05
+#[tokio::test]
+async fn an_initial_state_waits_for_what_it_was_asked_for() {
+    let house = House::new().await;
+    house.faults.silent.store(true, Ordering::SeqCst);
+    let written = create(&*house.below, "ns", "a", "n").await.revision();
+    let start = WatchStart::InitialState(ReadAt::NotOlderThan(written));
+    let late = house.cache.watch(&all(), from(start)).await;
+    assert!(
+        matches!(late, Err(StorageError::TooLargeResourceVersion { .. })),
+        "{late:?}"
+    );
+    let scope = all();
+    let waiting = house.cache.watch(&scope, from(start));
+    let unblock = async { house.faults.silent.store(false, Ordering::SeqCst) };
+    let (watch, ()) = within(async { tokio::join!(waiting, unblock) }).await;
+    assert_eq!(changes(&mut watch.unwrap()).await, [format!("INITIAL a {written}")]);
 }

@@ -573,3 +573,85 @@ fn a_long_chain_that_nobody_reads_is_freed_without_a_deep_stack() {
     drop(world);
     assert!(matches!(reader.live.advance(), Next::Lost));
 }
+
+// covers: storage-cacher/SCOPE-12, storage-cacher/SCOPE-13, storage-cacher/BUF-03
+#[test]
+fn a_change_wakes_those_whose_selection_it_touches() {
+    let mut world = World::new(11, roomy());
+    let all = info().list_scope(None).unwrap();
+    let mut watch = |scope: &Scope, labels: &str, fields: &str| {
+        world
+            .core
+            .subscribe(scope, &predicate(labels, fields), From::Tail)
+            .unwrap()
+            .unwrap()
+    };
+    let mut watchers = Vec::new();
+    for node in 0..100 {
+        watchers.push((
+            format!("node {node}"),
+            watch(&all, "", &format!("spec.nodeName=n{node}")),
+        ));
+        watchers.push((format!("tier {node}"), watch(&all, &format!("tier=t{node},app"), "")));
+        let namespace = info().list_scope(Some(&format!("ns{node}"))).unwrap();
+        watchers.push((format!("namespace {node}"), watch(&namespace, "", "")));
+        watchers.push((
+            format!("name {node}"),
+            watch(&all, "", &format!("metadata.name=p{node}")),
+        ));
+    }
+    watchers.push(("all".into(), watch(&all, "", "")));
+    watchers.push(("many".into(), watch(&all, "tier in (t1,t2)", "")));
+    let mut expect = |node: u32, kind: EventKind, want: &[&str]| {
+        let key = info().object_key(Some("ns7"), "p5").unwrap();
+        world.at = world.at.next();
+        let json = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p5", "namespace": "ns7", "labels": {"tier": "t3"}},
+            "spec": {"nodeName": format!("n{node}")},
+        });
+        let object = Entry::read(
+            &info(),
+            key.clone(),
+            world.at,
+            &serde_json::to_vec(&json).unwrap(),
+            false,
+        );
+        let event = Event {
+            kind,
+            key,
+            revision: world.at,
+            object: Some(object),
+            previous: None,
+        };
+        let batch = Batch {
+            revision: world.at,
+            events: Arc::from([event]),
+        };
+        world.core.apply(&batch, world.now).unwrap().perform();
+        let mut woken = Vec::new();
+        for (name, watcher) in &mut watchers {
+            if watcher.wake.has_changed().unwrap() {
+                watcher.wake.borrow_and_update();
+                woken.push(name.as_str());
+            }
+        }
+        woken.sort_unstable();
+        assert_eq!(woken, want);
+    };
+    expect(
+        1,
+        EventKind::Added,
+        &["all", "many", "name 5", "namespace 7", "node 1", "tier 3"],
+    );
+    expect(
+        2,
+        EventKind::Modified,
+        &["all", "many", "name 5", "namespace 7", "node 1", "node 2", "tier 3"],
+    );
+    expect(
+        2,
+        EventKind::Deleted,
+        &["all", "many", "name 5", "namespace 7", "node 2", "tier 3"],
+    );
+}
