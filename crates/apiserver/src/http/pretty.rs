@@ -20,17 +20,33 @@ pub(crate) struct Indenter {
 impl Indenter {
     /// Writes the next part.
     pub(crate) fn write(&mut self, compact: &[u8], out: &mut Vec<u8>) {
-        for &byte in compact {
-            if self.in_string {
-                out.push(byte);
-                match byte {
-                    _ if self.escaped => self.escaped = false,
-                    b'\\' => self.escaped = true,
-                    b'"' => self.in_string = false,
-                    _ => {}
+        let mut rest = compact;
+        while let Some((&byte, tail)) = rest.split_first() {
+            if !self.in_string {
+                rest = tail;
+                if !byte.is_ascii_whitespace() {
+                    self.outside_of_strings(byte, out);
                 }
-            } else if !byte.is_ascii_whitespace() {
-                self.outside_of_strings(byte, out);
+                continue;
+            }
+            if std::mem::take(&mut self.escaped) {
+                rest = tail;
+                out.push(byte);
+                continue;
+            }
+            // Strings are most of a document: they are copied up to what ends them.
+            let plain = rest
+                .iter()
+                .position(|byte| matches!(byte, b'"' | b'\\'))
+                .unwrap_or(rest.len());
+            let (text, behind) = rest.split_at(plain);
+            out.extend_from_slice(text);
+            rest = behind;
+            if let Some((&mark, behind)) = rest.split_first() {
+                out.push(mark);
+                rest = behind;
+                self.escaped = mark == b'\\';
+                self.in_string = self.escaped;
             }
         }
     }
