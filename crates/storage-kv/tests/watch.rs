@@ -140,3 +140,14 @@ async fn keys_that_no_request_can_name_are_left_out() {
     create_pod(&store, "ns", "a").await;
     watch.expect(EventKind::Added, &key("ns", "a")).await;
 }
+
+// covers: storage-api/WATCH-38
+#[tokio::test]
+async fn a_store_that_shuts_down_ends_its_watches_without_an_error() {
+    let (kv, store) = store();
+    let mut watch = Watching::all(&store, WatchStart::After(now(&store).await)).await;
+    create_pod(&store, "ns", "a").await;
+    kv.close();
+    watch.expect(EventKind::Added, &key("ns", "a")).await;
+    assert!(watch.item().await.is_none());
+}

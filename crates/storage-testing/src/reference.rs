@@ -51,6 +51,7 @@ struct State {
     /// The latest change of each key that compaction has dropped.
     dropped: BTreeMap<Arc<str>, Revision>,
     coordination: HashMap<String, (Bytes, u64)>,
+    closed: bool,
     lose: Vec<LostAnswer>,
     before_write: Vec<Hook>,
     before_range: Vec<Hook>,
@@ -104,6 +105,7 @@ impl ReferenceKv {
             next_lease: 1,
             dropped: BTreeMap::new(),
             coordination: HashMap::new(),
+            closed: false,
             lose: Vec::new(),
             before_write: Vec::new(),
             before_range: Vec::new(),
@@ -131,6 +133,12 @@ impl ReferenceKv {
     /// Runs right before a coming range read, once.
     pub fn before_range(&self, hook: impl FnOnce(&ReferenceKv) + Send + 'static) {
         self.0.state.lock().before_range.push(Box::new(hook));
+    }
+
+    /// Shuts down: running watches end with [`KvError::Closed`] after what they have still to show.
+    pub fn close(&self) {
+        self.0.state.lock().closed = true;
+        self.0.changed.send_modify(|_| {});
     }
 
     /// Forgets all leases; keys that hang on them stay for ever.
@@ -537,20 +545,23 @@ impl Cursor {
     async fn next(mut self) -> KvResult<(KvWatchItem, Self)> {
         loop {
             let (_, asked) = *self.changed.borrow_and_update();
-            let (batch, current) = {
+            let (batch, current, closed) = {
                 let state = self.kv.0.state.lock();
                 if state.lost(self.from, &self.request) {
                     return Err(KvError::Compacted {
                         compacted: state.compacted,
                     });
                 }
-                (state.batch(self.from, &self.request), state.revision)
+                (state.batch(self.from, &self.request), state.revision, state.closed)
             };
             if let Some((revision, events)) = batch {
                 self.from = revision.next();
                 return Ok((KvWatchItem::Batch { revision, events }, self));
             }
             self.from = self.from.max(current.next());
+            if closed {
+                return Err(KvError::Closed);
+            }
             if asked > self.asked {
                 self.asked = asked;
                 return Ok((KvWatchItem::Progress(current), self));
