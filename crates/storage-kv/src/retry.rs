@@ -13,7 +13,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// The lost races of one call.
 // deviates: storage-api/UPD-10: pauses and a deadline instead of endless repetition, so that many writers of one key
 // do not starve each other.
-// deviates: storage-api/DEL-20: the same for deletes.
+// deviates: storage-api/DEL-20: deletes are repeated with pauses and a deadline too.
 #[derive(Debug)]
 pub(crate) struct Attempts<'a> {
     config: &'a KvStoreConfig,

@@ -50,7 +50,7 @@ impl From<WriteOutcome> for Written {
 impl<K: Kv> Inner<K> {
     /// Encodes an object and reads the result back, as of `revision` until the real one is known.
     // deviates: storage-api/UPD-34: what cannot be decoded again is refused before the write instead of after it.
-    // deviates: storage-api/CREATE-09: the same for a create.
+    // deviates: storage-api/CREATE-09: a create that cannot be decoded again is refused before the write too.
     pub(crate) fn prepare(&self, key: &Key, full: &str, value: &Encoded, revision: Revision) -> Result<Prepared> {
         let plaintext = self.encode(full, value)?;
         let entry = Entry::read(&self.info, key.clone(), revision, &plaintext, false);

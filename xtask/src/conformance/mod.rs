@@ -1,10 +1,12 @@
 //! `cargo xtask conformance`: every behaviour ID that the documentation claims has a test, and that test ran.
 //!
-//! Tests say what they show in a comment directly above them, `// covers: storage-api/GET-04, storage-api/GET-05`; the pages
-//! in `docs/conformance/` are generated from those comments with `--write`, apart from the deviations, which people write. The
-//! check fails where pages and sources disagree, where a comment names an ID that no catalogue has, and, with the record of a
-//! test run at hand, where a claimed test did not run or did not pass.
+//! Tests say what they show in a comment directly above them, `// covers: storage-api/GET-04, storage-api/GET-05`; code that
+//! does something else than the catalogue says so, and why, in a comment `// deviates: storage-api/UPD-10: the reason`. The
+//! pages in `docs/conformance/` are generated from those comments with `--write`. The check fails where pages and sources
+//! disagree, where a comment cannot be read or names an ID that no catalogue has, and, with the record of a test run at hand,
+//! where a claimed test did not run or did not pass.
 
+mod deviations;
 mod ids;
 mod page;
 mod scan;
@@ -14,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail};
 
 use self::ids::{Catalogue, Id};
-use self::page::Page;
-use self::scan::Claim;
+use self::page::{Content, Page};
+use self::scan::{Claim, Comments};
 use crate::record::{self, Outcome, Record, Test};
 use crate::workspace::Workspace;
 
@@ -67,21 +69,30 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             Catalogue::parse(&text).with_context(|| path.display().to_string())?,
         );
     }
-    let claims = scan::claims(workspace, &mut wrong)?;
+    let Comments { claims, deviations } = scan::comments(workspace, &mut wrong)?;
     for claim in &claims {
-        wrong.extend(claim.unknown(&catalogues));
+        wrong.extend(scan::unknown(&claim.file, claim.line, &claim.ids, &catalogues));
+    }
+    for deviation in &deviations {
+        wrong.extend(scan::unknown(
+            &deviation.file,
+            deviation.line,
+            &deviation.ids,
+            &catalogues,
+        ));
     }
     let mut table = Vec::new();
     for name in CATALOGUES {
         let catalogue = &catalogues[name];
-        let shown = shown(name, &claims);
+        let content = Content {
+            catalogue,
+            shown: shown(name, catalogue, &claims),
+            deviations: deviations::table(name, catalogue, &deviations),
+        };
         let path = folder.join(format!("{name}.md"));
         let old = std::fs::read_to_string(&path).unwrap_or_else(|_| Page::template(name));
         let page = Page::parse(&old).with_context(|| path.display().to_string())?;
-        wrong.extend(page.deviations.iter().filter(|id| !catalogue.contains(id)).map(|id| {
-            format!("docs/conformance/{name}.md: deviation of an ID that the catalogue does not have: {id}")
-        }));
-        let new = page.render(catalogue, &shown);
+        let new = page.render(&content);
         if options.write && (new != old || !path.exists()) {
             std::fs::write(&path, &new).with_context(|| format!("cannot write {}", path.display()))?;
         } else if new != old || !path.exists() {
@@ -89,7 +100,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
                 "docs/conformance/{name}.md is out of date: run `cargo xtask conformance --write`"
             ));
         }
-        table.push((name, catalogue.len(), shown.len(), page.deviations.len()));
+        table.push((name, content.counts()));
     }
     wrong.extend(check_run(workspace, &claims, options.require_run)?);
     print_counts(&table);
@@ -103,25 +114,33 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 }
 
 /// The IDs of one catalogue that tests show, each with the places of those tests.
-fn shown(catalogue: &str, claims: &[Claim]) -> BTreeMap<Id, BTreeSet<String>> {
+fn shown(name: &str, catalogue: &Catalogue, claims: &[Claim]) -> BTreeMap<Id, BTreeSet<String>> {
     let mut shown: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
     for claim in claims {
-        for (_, id) in claim.ids.iter().filter(|(name, _)| name == catalogue) {
+        let of_it = |(other, id): &&(String, Id)| other == name && catalogue.contains(id);
+        for (_, id) in claim.ids.iter().filter(of_it) {
             shown.entry(id.clone()).or_default().insert(claim.place());
         }
     }
     shown
 }
 
-fn print_counts(table: &[(&str, usize, usize, usize)]) {
-    println!("{:<18} {:>5} {:>6} {:>11}", "catalogue", "IDs", "shown", "deviations");
-    for (name, ids, shown, deviations) in table {
-        println!("{name:<18} {ids:>5} {shown:>6} {deviations:>11}");
+fn print_counts(table: &[(&str, [usize; 4])]) {
+    let print = |name: &str, [ids, shown, deviations, open]: [usize; 4]| {
+        println!("{name:<18} {ids:>5} {shown:>6} {deviations:>11} {open:>5}");
+    };
+    println!(
+        "{:<18} {:>5} {:>6} {:>11} {:>5}",
+        "catalogue", "IDs", "shown", "deviations", "open"
+    );
+    let mut sum = [0; 4];
+    for (name, counts) in table {
+        print(name, *counts);
+        for (sum, count) in sum.iter_mut().zip(counts) {
+            *sum += count;
+        }
     }
-    let sum = table
-        .iter()
-        .fold((0, 0, 0), |sum, row| (sum.0 + row.1, sum.1 + row.2, sum.2 + row.3));
-    println!("{:<18} {:>5} {:>6} {:>11}", "all", sum.0, sum.1, sum.2);
+    print("all", sum);
 }
 
 /// Checks the claims against the record of a run.

@@ -1,4 +1,5 @@
-//! Finds what tests claim to show: `// covers: ` comments directly above a function, or above an entry of a case macro.
+//! Reads the comments of all sources, and finds what tests claim to show: `// covers: ` comments directly above a function,
+//! or above an entry of a case macro.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,6 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 
+use super::deviations::{self, Deviation};
 use super::ids::{Catalogue, Id};
 use crate::workspace::Workspace;
 
@@ -32,29 +34,38 @@ impl Claim {
         let file = self.file.strip_prefix("crates").unwrap_or(&self.file);
         format!("{}::{}", file.display(), self.name)
     }
-
-    /// Claimed IDs that no catalogue has.
-    pub(super) fn unknown(&self, catalogues: &BTreeMap<&str, Catalogue>) -> Vec<String> {
-        let is_unknown = |(name, id): &&(String, Id)| {
-            !catalogues
-                .get(name.as_str())
-                .is_some_and(|catalogue| catalogue.contains(id))
-        };
-        let message = |(name, id): &(String, Id)| {
-            format!(
-                "{}:{}: no such ID in the catalogues: {name}/{id}",
-                self.file.display(),
-                self.line
-            )
-        };
-        self.ids.iter().filter(is_unknown).map(message).collect()
-    }
 }
 
-/// All claims of the workspace. What looks like a claim and is none is added to `wrong`.
-pub(super) fn claims(workspace: &Workspace, wrong: &mut Vec<String>) -> Result<Vec<Claim>> {
+/// IDs of a comment that no catalogue has, as findings.
+pub(super) fn unknown(
+    file: &Path,
+    line: usize,
+    ids: &[(String, Id)],
+    catalogues: &BTreeMap<&str, Catalogue>,
+) -> Vec<String> {
+    let is_unknown = |(name, id): &&(String, Id)| {
+        !catalogues
+            .get(name.as_str())
+            .is_some_and(|catalogue| catalogue.contains(id))
+    };
+    let message =
+        |(name, id): &(String, Id)| format!("{}:{line}: no such ID in the catalogues: {name}/{id}", file.display());
+    ids.iter().filter(is_unknown).map(message).collect()
+}
+
+/// What the comments of all sources say.
+#[derive(Debug, Default)]
+pub(super) struct Comments {
+    /// What tests show.
+    pub(super) claims: Vec<Claim>,
+    /// Where we do something else.
+    pub(super) deviations: Vec<Deviation>,
+}
+
+/// All comments of the workspace. What looks like one of ours and is none is added to `wrong`.
+pub(super) fn comments(workspace: &Workspace, wrong: &mut Vec<String>) -> Result<Comments> {
     let packages = workspace.packages()?;
-    let mut claims = Vec::new();
+    let mut comments = Comments::default();
     for path in workspace.files()? {
         let file = workspace.relative(&path);
         let package = packages
@@ -64,24 +75,36 @@ pub(super) fn claims(workspace: &Workspace, wrong: &mut Vec<String>) -> Result<V
         let (Some(package), true) = (package, path.extension().is_some_and(|extension| extension == "rs")) else {
             continue;
         };
+        let file = PathBuf::from(file);
         let modified = path.metadata()?.modified()?;
-        for found in scan(&std::fs::read_to_string(&path)?) {
+        let text = std::fs::read_to_string(&path)?;
+        let mut complain = |line: usize, reason: String| wrong.push(format!("{}:{line}: {reason}", file.display()));
+        for found in scan(&text) {
             match found {
-                Ok((line, name, ids)) => {
-                    claims.push(Claim {
-                        ids,
-                        package: package.clone(),
-                        file: file.into(),
-                        line,
-                        name,
-                        modified,
-                    });
-                }
-                Err((line, reason)) => wrong.push(format!("{}:{line}: {reason}", Path::new(file).display())),
+                Ok((line, name, ids)) => comments.claims.push(Claim {
+                    ids,
+                    package: package.clone(),
+                    file: file.clone(),
+                    line,
+                    name,
+                    modified,
+                }),
+                Err((line, reason)) => complain(line, reason),
+            }
+        }
+        for found in deviations::scan(&text) {
+            match found {
+                Ok((line, ids, reason)) => comments.deviations.push(Deviation {
+                    ids,
+                    reason,
+                    file: file.clone(),
+                    line,
+                }),
+                Err((line, reason)) => complain(line, reason),
             }
         }
     }
-    Ok(claims)
+    Ok(comments)
 }
 
 type Found = Result<(usize, String, Vec<(String, Id)>), (usize, String)>;
@@ -119,7 +142,8 @@ fn scan(text: &str) -> Vec<Found> {
     found
 }
 
-fn full_ids(list: &str) -> Result<Vec<(String, Id)>, String> {
+/// Reads `storage-api/GET-04, storage-api/GET-05`; the error is the word that is no full ID.
+pub(super) fn full_ids(list: &str) -> Result<Vec<(String, Id)>, String> {
     let parse = |word: &str| {
         let (catalogue, id) = word.split_once('/')?;
         Some((catalogue.to_owned(), Id::parse(id)?))
@@ -206,5 +230,18 @@ cases! {
             let text = text.replace("COVERS", "covers:");
             assert_eq!(check(&text), [Err(1)], "{text}");
         }
+    }
+    #[test]
+    fn an_id_that_no_catalogue_has_is_named_with_file_and_line() {
+        let catalogue = Catalogue::parse("GET: 01-04\n").expect("a good list");
+        let catalogues = BTreeMap::from([("storage-api", catalogue)]);
+        let ids = full_ids("storage-api/GET-04, storage-api/GET-05, registry/GET-01").expect("full IDs");
+        assert_eq!(
+            unknown(Path::new("crates/a/src/b.rs"), 7, &ids, &catalogues),
+            [
+                "crates/a/src/b.rs:7: no such ID in the catalogues: storage-api/GET-05",
+                "crates/a/src/b.rs:7: no such ID in the catalogues: registry/GET-01",
+            ]
+        );
     }
 }

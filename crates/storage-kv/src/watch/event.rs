@@ -39,7 +39,7 @@ impl<K: Kv> Live<K> {
     /// A change, decoded. A value that nobody can read is an unreadable object in its event, which goes on: one bad
     /// value does not end the watch of everybody.
     // deviates: storage-api/WATCH-32: an unreadable object is delivered as such instead of ending the stream.
-    // deviates: storage-api/WATCH-33: the same for the last content of a deleted object.
+    // deviates: storage-api/WATCH-33: unreadable last content of a deleted object does not end the stream either.
     async fn event(&mut self, revision: Revision, event: &KvEvent) -> Result<Option<Event>> {
         let Some(key) = self.store.object_key(&event.key) else {
             return Ok(None);

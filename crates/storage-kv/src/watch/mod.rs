@@ -28,7 +28,7 @@ const WAIT_FOR_START: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 // deviates: storage-api/WATCH-07: a start that is not reached in time is refused by the call, not by a first event.
-// deviates: storage-api/WATCH-29: the same for a start that is compacted.
+// deviates: storage-api/WATCH-29: a start that is compacted is refused by the call too, not by a first event.
 impl<K: Kv> Inner<K> {
     pub(crate) async fn watch(self: &Arc<Self>, scope: &Scope, options: WatchOptions) -> Result<Watch> {
         let phase = match options.start {
