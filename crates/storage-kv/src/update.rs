@@ -101,8 +101,9 @@ impl<K: Kv> Inner<K> {
                 if let Some(entry) = &current.entry {
                     self.readable(entry)?;
                 }
-                let confirmed = current.revision() == state.revision()
-                    || matches!(&decision, Ok(Decision::Write(prepared, _)) if same_content(prepared, &current));
+                // Compare revisions, not content: what came back to the suggested content in a later revision may fail
+                // preconditions and the caller's function, which look at the revision.
+                let confirmed = current.revision() == state.revision();
                 state = current;
                 if !confirmed {
                     continue;

@@ -89,6 +89,7 @@ macro_rules! conformance {
                 an_outdated_suggestion_loses_the_race: [];
                 preconditions_are_checked_on_the_current_state: [];
                 nothing_changed_on_a_suggestion_is_not_believed: [];
+                a_suggestion_whose_content_came_back_is_still_outdated: [];
                 a_stale_value_is_written_again_despite_a_suggestion: [Transform];
                 a_suggestion_of_a_deleted_object_is_not_found: [];
                 a_suggestion_is_left_as_it_was: [];

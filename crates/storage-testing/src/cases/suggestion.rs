@@ -126,6 +126,39 @@ pub async fn nothing_changed_on_a_suggestion_is_not_believed<H: Harness>(h: H) {
     assert!(back.revision() > current.revision() && !is_new(&back));
 }
 
+// covers: storage-api/UPD-18, storage-api/UPD-19
+/// An object that came back to the suggested content is at another revision, and callers see that one.
+pub async fn a_suggestion_whose_content_came_back_is_still_outdated<H: Harness>(h: H) {
+    let store = h.store();
+    let old = create(&*store, &key("ns", "a"), &pod_on("ns", "a", "n1")).await;
+    change(&*store, &key("ns", "a"), node("n2")).await;
+    let current = change(&*store, &key("ns", "a"), node("n1")).await;
+    let preconditions = Preconditions {
+        uid: None,
+        resource_version: Some(old.revision().to_string()),
+    };
+    let options = UpdateOptions {
+        preconditions,
+        ..suggest(&old)
+    };
+    let refused = try_change(&*store, &key("ns", "a"), options, nothing).await;
+    assert!(
+        matches!(refused, Err(StorageError::InvalidObject { .. })),
+        "{refused:?}"
+    );
+    let mut last = None;
+    let mut update = |entry: Option<Entry>| {
+        last = entry.as_ref().map(Entry::revision);
+        let change = edited(entry.as_ref(), nothing);
+        async move { change }
+    };
+    let kept = store
+        .guaranteed_update(&key("ns", "a"), suggest(&old), &mut update)
+        .await
+        .expect("kept");
+    assert_eq!((kept.revision(), last), (current.revision(), Some(current.revision())));
+}
+
 // covers: storage-api/UPD-19, storage-api/UPD-14
 /// A suggestion knows nothing of stale bytes; the current state does, and is written again.
 pub async fn a_stale_value_is_written_again_despite_a_suggestion<H: Harness>(h: H) {
