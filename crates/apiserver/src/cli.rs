@@ -166,13 +166,7 @@ fn report(error: &StartError) {
         }
         return;
     }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    eprintln!("error: {text}");
+    eprintln!("error: {}", apiserver_storage_api::chain(error));
 }
 
 struct Signals {

@@ -1,7 +1,7 @@
 //! Values printed as Go prints them: the texts of errors quote values, and clients compare those texts.
 
 /// `strconv.Quote`: a text in double quotes with Go's escapes.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
@@ -41,7 +41,7 @@ pub(crate) fn unprintable(c: char) -> bool {
 }
 
 /// A float as `%v` prints it: the shortest form, with an exponent below 1e-4 and from 1e21 on.
-pub(crate) fn float(value: f64) -> String {
+pub fn float(value: f64) -> String {
     if value == 0.0 {
         return if value.is_sign_negative() {
             "-0".to_owned()

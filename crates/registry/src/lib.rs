@@ -18,7 +18,7 @@
 
 mod error;
 mod field_error;
-mod gofmt;
+pub mod gofmt;
 mod status;
 mod storage_error;
 

@@ -278,5 +278,16 @@ impl StorageError {
     }
 }
 
+/// An error with its causes in one line, for those who report it: errors of this house say only their own part.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 // A `Result` travels through every layer; large payloads belong into boxes.
 const _: () = assert!(std::mem::size_of::<StorageError>() <= 88);

@@ -36,13 +36,13 @@ pub mod time;
 pub use self::codec::{MediaType, json};
 pub use self::continue_token::{ContinueToken, TokenError};
 pub use self::entry::{Attributes, Entry, Fields, Labels, Origin, Record, UnreadableReason, digest};
-pub use self::error::{BoxError, Result, StorageError};
+pub use self::error::{BoxError, Result, StorageError, chain};
 pub use self::key::{Key, KeyPrefix, ResourcePrefix, Scope};
 pub use self::list::{Collected, List, ListEnd, Page};
 pub use self::meta::{Meta, OwnerReference};
 pub use self::names::{generate_name, path_segment_faults};
 pub use self::normalizer::{
-    JsonNormalizer, Malformed, Normalized, Normalizer, attributes_of, finish, strip_server_fields,
+    JsonNormalizer, Malformed, Normalized, Normalizer, attributes_of, encode_untyped, finish, strip_server_fields,
 };
 pub use self::object::{Encoded, Object};
 pub use self::options::{

@@ -125,20 +125,29 @@ impl Normalizer for JsonNormalizer {
             .ok_or_else(|| Malformed("expected an object".into()))?;
         self.check_kind(fields)?;
         strip_server_fields(fields);
-        match media_type {
-            MediaType::Json => {
-                let mut json = codec::json::to_vec(&value);
-                json.push(b'\n');
-                Ok(json.into())
-            }
-            #[cfg(feature = "cbor")]
-            MediaType::Cbor => Ok(codec::cbor::to_vec(&value).into()),
-            other => Err(Malformed(format!("cannot store {} as {other}", self.gvk.kind))),
-        }
+        encode_untyped(&value, media_type)
     }
 
     fn generation(&self) -> u64 {
         0
+    }
+}
+
+/// The stored form of an object without a Go type: sorted keys, in JSON with a final newline.
+///
+/// # Errors
+///
+/// [`Malformed`] for a media type that cannot be written without a schema.
+pub fn encode_untyped(object: &Value, media_type: MediaType) -> Result<Bytes, Malformed> {
+    match media_type {
+        MediaType::Json => {
+            let mut json = codec::json::to_vec(object);
+            json.push(b'\n');
+            Ok(json.into())
+        }
+        #[cfg(feature = "cbor")]
+        MediaType::Cbor => Ok(codec::cbor::to_vec(object).into()),
+        other => Err(Malformed(format!("cannot store as {other} without a schema"))),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use apiserver_storage_api::{MediaType, ResourceInfo, Storage};
+use apiserver_storage_api::{MediaType, ResourceInfo, Storage, chain};
 use apiserver_storage_cacher::{Cacher, CacherConfig, HistoryBudget};
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use apiserver_storage_kv::{Kv, KvStore, KvStoreConfig};
@@ -225,17 +225,6 @@ async fn open_backend(config: &Config, checked: &Checked) -> Result<Backend, Ope
         source: error.into(),
     })?;
     Ok(Backend::Embedded(Arc::new(kv)))
-}
-
-/// An error with its causes in one line: the configuration's author needs all of it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl fmt::Debug for Factory {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use apiserver_resources::crd::{CustomKind, CustomVersion};
 use apiserver_storage_api::codec::{self, MediaType};
 use apiserver_storage_api::{
-    Encoded, Malformed, Normalized, Normalizer, Revision, SelectableField, finish, strip_server_fields,
+    Encoded, Malformed, Normalized, Normalizer, Revision, SelectableField, encode_untyped, finish, strip_server_fields,
 };
 
 /// The normalizer of a custom kind. Entries are in the storage version: pruned, with the schema's defaults.
@@ -75,20 +75,10 @@ impl Normalizer for CustomNormalizer {
         if let Some(fields) = object.as_object_mut() {
             strip_server_fields(fields);
         }
-        match media_type {
-            MediaType::Cbor => Ok(codec::cbor::to_vec(&object).into()),
-            _ => Ok(stored_json(&object).into()),
-        }
+        encode_untyped(&object, media_type)
     }
 
     fn generation(&self) -> u64 {
         self.generation
     }
-}
-
-/// As a server stores custom resources: sorted keys and a final newline.
-fn stored_json(object: &Value) -> Vec<u8> {
-    let mut json = codec::json::to_vec(object);
-    json.push(b'\n');
-    json
 }

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use apiserver_registry::{CreateOptions, RequestContext, Resource};
+use apiserver_storage_api::chain;
 use apiserver_storage_api::time::Clock;
 use apiserver_storagebackend::Factory;
 
@@ -86,14 +87,4 @@ where
         clock.sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(200));
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

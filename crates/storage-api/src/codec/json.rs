@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::normalizer::Malformed;
 
@@ -50,60 +50,47 @@ pub fn write_value(value: &Value, out: &mut Vec<u8>) {
             }
             out.push(b']');
         }
-        Value::Object(fields) => {
-            out.push(b'{');
-            let mut fields: Vec<_> = fields.iter().collect();
-            // Already sorted unless somebody's build switches on `preserve_order`.
-            if !fields.is_sorted_by(|a, b| a.0 <= b.0) {
-                fields.sort_by(|a, b| a.0.cmp(b.0));
-            }
-            for (at, (name, value)) in fields.into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_string(name, out);
-                out.push(b':');
-                write_value(value, out);
-            }
-            out.push(b'}');
-        }
+        Value::Object(fields) => write_fields(fields, out, |_, value, out| write_value(value, out)),
     }
+}
+
+/// Writes the fields of an object in the order of their names, each value by `write`.
+fn write_fields<'a>(
+    fields: &'a Map<String, Value>,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&str, &'a Value, &mut Vec<u8>),
+) {
+    out.push(b'{');
+    let mut fields: Vec<_> = fields.iter().collect();
+    // Already sorted unless somebody's build switches on `preserve_order`.
+    if !fields.is_sorted_by(|a, b| a.0 <= b.0) {
+        fields.sort_by(|a, b| a.0.cmp(b.0));
+    }
+    for (at, (name, value)) in fields.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_string(name, out);
+        out.push(b':');
+        write(name, value, out);
+    }
+    out.push(b'}');
 }
 
 /// Writes an object and tells where the digits of `metadata.resourceVersion` stand in what was appended to `out`.
 pub(crate) fn write_object_with_revision(object: &Value, out: &mut Vec<u8>) -> Option<Range<usize>> {
     let revision = object.get("metadata")?.get("resourceVersion")?.as_str()?;
     let mut at = None;
-    out.push(b'{');
-    let mut fields: Vec<_> = object.as_object()?.iter().collect();
-    fields.sort_by(|a, b| a.0.cmp(b.0));
-    for (index, (name, value)) in fields.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write_string(name, out);
-        out.push(b':');
-        if name != "metadata" {
-            write_value(value, out);
-            continue;
-        }
-        out.push(b'{');
-        let mut fields: Vec<_> = value.as_object()?.iter().collect();
-        fields.sort_by(|a, b| a.0.cmp(b.0));
-        for (index, (name, value)) in fields.into_iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            write_string(name, out);
-            out.push(b':');
+    write_fields(object.as_object()?, out, |name, value, out| match value {
+        Value::Object(metadata) if name == "metadata" => write_fields(metadata, out, |name, value, out| {
             if name == "resourceVersion" {
+                // Behind the opening quote.
                 at = Some(out.len() + 1..out.len() + 1 + revision.len());
             }
             write_value(value, out);
-        }
-        out.push(b'}');
-    }
-    out.push(b'}');
+        }),
+        value => write_value(value, out),
+    });
     at
 }
 
