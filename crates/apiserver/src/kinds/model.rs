@@ -88,10 +88,12 @@ pub(crate) fn judge(
         FieldValidation::Strict if !findings.is_empty() => Err(refuse(&findings)),
         FieldValidation::Warn | FieldValidation::Strict => {
             // A header takes one line: the title of YAML's findings goes.
-            let lines = findings.into_iter().map(|finding| match finding.strip_prefix(YAML_TITLE) {
-                Some(line) => line.trim_start().to_owned(),
-                None => finding,
-            });
+            let lines = findings
+                .into_iter()
+                .map(|finding| match finding.strip_prefix(YAML_TITLE) {
+                    Some(line) => line.trim_start().to_owned(),
+                    None => finding,
+                });
             Ok(lines.collect())
         }
     }

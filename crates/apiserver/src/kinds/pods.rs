@@ -7,8 +7,10 @@ use serde_json::{Map, Value, json};
 ///
 /// Upstream: kubernetes plugin/pkg/admission (defaulttolerationseconds, priority).
 pub(crate) fn admit(pod: &mut Value, old: Option<&Value>) {
-    const PRIORITY: [(&str, fn() -> Value); 2] =
-        [("priority", || 0.into()), ("preemptionPolicy", || "PreemptLowerPriority".into())];
+    const PRIORITY: [(&str, fn() -> Value); 2] = [
+        ("priority", || 0.into()),
+        ("preemptionPolicy", || "PreemptLowerPriority".into()),
+    ];
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
         return;
     };
@@ -117,12 +119,21 @@ mod tests {
         assert_eq!(pod["spec"]["priority"], 0);
         assert_eq!(pod["spec"]["tolerations"].as_array().unwrap().len(), 2);
         let old = json!({ "spec": { "priority": 7, "preemptionPolicy": "Never" } });
-        let mut changed = json!({ "spec": { "tolerations": [{ "key": "k", "operator": "Exists" }], "priority": null } });
+        let mut changed =
+            json!({ "spec": { "tolerations": [{ "key": "k", "operator": "Exists" }], "priority": null } });
         admit(&mut changed, Some(&old));
         assert_eq!(changed["spec"]["priority"], 7);
         assert_eq!(changed["spec"]["preemptionPolicy"], "Never");
-        let keys: Vec<_> = changed["spec"]["tolerations"].as_array().unwrap().iter().map(|own| own["key"].clone()).collect();
-        assert_eq!(keys, ["k", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
+        let keys: Vec<_> = changed["spec"]["tolerations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|own| own["key"].clone())
+            .collect();
+        assert_eq!(
+            keys,
+            ["k", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
+        );
         let mut all = json!({ "spec": { "tolerations": [{ "operator": "Exists" }] } });
         admit(&mut all, Some(&old));
         assert_eq!(all["spec"]["tolerations"].as_array().unwrap().len(), 1);

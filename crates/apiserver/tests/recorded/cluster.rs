@@ -1,0 +1,83 @@
+//! A data directory that holds what somebody else stored, and a server on it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use apiserver::storage::api::Revision;
+use apiserver::storage::backend::Config as Storage;
+use apiserver::{Server, ServerConfig};
+use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
+use apiserver_storage_kv::{Expected, Kv as _, Lease, WriteOutcome};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::client::Client;
+
+/// A data directory.
+pub(crate) struct Cluster {
+    dir: TempDir,
+    /// The keys that were stored, each with the revision of its value.
+    pub(crate) revisions: BTreeMap<String, Revision>,
+}
+
+impl Cluster {
+    /// Stores values as they are.
+    pub(crate) async fn with(values: impl IntoIterator<Item = (String, Bytes)>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let kv = EmbeddedKv::open(EmbeddedConfig::directory(dir.path())).await.unwrap();
+        let mut revisions = BTreeMap::new();
+        for (key, value) in values {
+            let written = kv.put_if(&key, value, Expected::Absent, Lease::None).await.unwrap();
+            let WriteOutcome::Applied(revision) = written else {
+                panic!("{key} is there twice")
+            };
+            revisions.insert(key, revision);
+        }
+        kv.close().await;
+        Self { dir, revisions }
+    }
+
+    /// A server on the directory.
+    pub(crate) async fn serve(&self, watch_cache: bool, encryption: Option<&str>) -> (Server, Client) {
+        let encryption = encryption.map(|config| {
+            let file = self.dir.path().join("encryption.yaml");
+            std::fs::write(&file, config).unwrap();
+            file
+        });
+        let storage = Storage::embedded(PathBuf::from(self.dir.path()))
+            .with_watch_cache(watch_cache)
+            .with_encryption_config(encryption);
+        let server = Server::start(ServerConfig::new(storage)).await.unwrap();
+        let client = Client::new(server.insecure_address().unwrap());
+        (server, client)
+    }
+
+    /// The revision of a key's value now. No server may run.
+    pub(crate) async fn revisions_now(&self) -> BTreeMap<String, Option<Revision>> {
+        let kv = Arc::new(
+            EmbeddedKv::open(EmbeddedConfig::directory(self.dir.path()))
+                .await
+                .unwrap(),
+        );
+        let mut now = BTreeMap::new();
+        for key in self.revisions.keys() {
+            let (pair, _) = kv.get(key, None).await.unwrap();
+            now.insert(key.clone(), pair.map(|pair| pair.revision));
+        }
+        kv.close().await;
+        now
+    }
+}
+
+/// Bytes in base64.
+pub(crate) fn decode(base64: &Value) -> Bytes {
+    BASE64_STANDARD
+        .decode(base64.as_str().expect("bytes in base64"))
+        .unwrap()
+        .into()
+}
