@@ -15,22 +15,22 @@
 //! assert_eq!(containers.merge_key, Some("name"));
 //! ```
 
+pub mod convert;
 pub mod crd;
 pub mod data;
-pub mod discovery;
 pub mod defaults;
+pub mod discovery;
 pub mod document;
 pub mod fieldvalidation;
 pub mod gofmt;
 pub mod merge;
+pub mod normalizer;
 pub mod openapi;
+pub mod selectable;
 pub mod table;
 pub mod types;
 pub mod validation;
 pub mod wire;
-pub mod convert;
-pub mod normalizer;
-pub mod selectable;
 
 /// The examples of the README are tests.
 #[cfg(doctest)]
