@@ -1,7 +1,8 @@
 //! Values with a text form: times, bytes, quantities. Read with the errors of Go's packages.
 
 use base64::Engine as _;
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::gofmt::quote;
@@ -32,7 +33,8 @@ pub(super) fn time(text: &str, micros: bool) -> Result<String, String> {
 
 /// Reads an RFC 3339 time with or without fraction.
 pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
-    read_time(text, false).ok().map(|(at, _)| at)
+    let (at, _) = read_time(text, false).ok()?;
+    at.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
 }
 
 struct Cursor<'a> {
@@ -128,7 +130,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn read_time(text: &str, micros: bool) -> Result<(Timestamp, bool), String> {
+/// A time in UTC, and whether it is the one that Go calls zero.
+fn read_time(text: &str, micros: bool) -> Result<(DateTime, bool), String> {
     let mut c = Cursor {
         whole: text,
         rest: text,
@@ -175,11 +178,8 @@ fn read_time(text: &str, micros: bool) -> Result<(Timestamp, bool), String> {
         .and_then(|year| Date::new(year, small(month), small(day)).ok());
     let date = date.ok_or_else(|| c.out_of_range("day"))?;
     let local = date.at(small(hour), small(minute), small(second), nanos);
+    // Civil time reaches to the last second of the year 9999; timestamps end a day before.
     let at = local
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .map_err(|_| c.out_of_range("year"))?
-        .timestamp();
-    let at = at
         .checked_sub(SignedDuration::from_secs(offset))
         .map_err(|_| c.out_of_range("year"))?;
     let zero = (year, month, day, hour, minute, second, nanos, offset) == (1, 1, 1, 0, 0, 0, 0, 0);
@@ -294,6 +294,7 @@ mod tests {
                 Ok("2024-01-02T05:34:05Z".to_owned()),
             ),
             ("0001-01-01T00:00:00Z", Ok("0001-01-01T00:00:00Z".to_owned())),
+            ("9999-12-31T23:59:59Z", Ok("9999-12-31T23:59:59Z".to_owned())),
             ("x", cannot("x", "x", "2006")),
             ("", cannot("", "", "2006")),
             ("2020-01-01", cannot("2020-01-01", "", "T")),
