@@ -1,4 +1,5 @@
 //! The `kube` crate as a client: CRUD, a watcher, a reflector that converges over a restart, kinds of all three sorts.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeMap;
 use std::pin::pin;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde_json::Value;
 
-use apiserver_registry::ApiError;
+use apiserver_registry::{ApiError, FieldError, FieldPath};
 use apiserver_resources::crd::{CustomKind, CustomVersion};
 use apiserver_resources::fieldvalidation::{DecodeError, decode_custom, decode_custom_value};
 use apiserver_resources::table::TablePrinter;
@@ -50,6 +50,22 @@ impl Custom {
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         Ok((decoded.value, decoded.findings))
     }
+
+    /// Another kind is a fault of the object, not of the body (`apiserver-http/BODY-04`, as recorded).
+    fn check_kind(&self, object: &Value) -> Result<(), ApiError> {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (kind, want) = (text("/kind"), &self.kind.names.kind);
+        if kind == want {
+            return Ok(());
+        }
+        let fault = FieldError::invalid(&FieldPath::new("kind"), kind, format!("must be {want}"));
+        Err(ApiError::invalid(
+            &self.kind.group,
+            kind,
+            text("/metadata/name"),
+            vec![fault],
+        ))
+    }
 }
 
 impl fmt::Debug for Custom {
@@ -81,6 +97,7 @@ impl Model for Custom {
         let warnings = judge(findings, validation, |findings| {
             ApiError::bad_request(DecodeError::strict(gvk, findings).to_string())
         })?;
+        self.check_kind(&object)?;
         Ok(Decoded { object, warnings })
     }
 
@@ -88,6 +105,7 @@ impl Model for Custom {
         let decoded = decode_custom_value(TypeRegistry::builtin(), &self.version, &patched.object)
             .map_err(|error| patched.refuse(&error.to_string()))?;
         let warnings = patched.judge(decoded.findings, validation)?;
+        self.check_kind(&decoded.value)?;
         Ok(Decoded {
             object: decoded.value,
             warnings,

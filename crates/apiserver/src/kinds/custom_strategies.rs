@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use apiserver_registry::{Draft, FieldError, RequestContext, Strategy};
 use apiserver_resources::crd::{CustomKind, CustomVersion, validate_custom, validate_custom_update};
 use apiserver_resources::validation::{self, NameRule};
+use apiserver_storage_api::codec;
 
 use crate::kinds::strategies::{keep, set};
 
@@ -58,7 +59,7 @@ impl Strategy<Value> for CustomStrategy {
         if self.version.status {
             keep(&mut new.object, &old.object, "status");
         }
-        if without_metadata(&new.object) != without_metadata(&old.object) {
+        if !same_desired_state(&new.object, &old.object) {
             new.meta.generation = Some(old.meta.generation.unwrap_or_default() + 1);
         }
     }
@@ -111,9 +112,15 @@ impl Strategy<Value> for CustomStatusStrategy {
     }
 }
 
-fn without_metadata(object: &Value) -> Map<String, Value> {
-    let mut fields = object.as_object().cloned().unwrap_or_default();
-    fields.remove("metadata");
-    fields.remove("status");
-    fields
+/// Whether two states ask for the same: metadata and the version in which an object was written do not count.
+fn same_desired_state(new: &Value, old: &Value) -> bool {
+    let state = |object: &Value| {
+        let mut fields = object.as_object().cloned().unwrap_or_default();
+        fields.remove("apiVersion");
+        fields.remove("metadata");
+        Value::Object(fields)
+    };
+    let (new, old) = (state(new), state(old));
+    // A large number may be kept in two ways that are written alike.
+    new == old || codec::json::to_vec(&new) == codec::json::to_vec(&old)
 }

@@ -7,17 +7,16 @@ use serde_json::{Map, Value, json};
 ///
 /// Upstream: kubernetes plugin/pkg/admission (defaulttolerationseconds, priority).
 pub(crate) fn admit(pod: &mut Value, old: Option<&Value>) {
-    const PRIORITY: [(&str, fn() -> Value); 2] = [
-        ("priority", || 0.into()),
-        ("preemptionPolicy", || "PreemptLowerPriority".into()),
-    ];
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
         return;
     };
     tolerate_lost_nodes(spec);
-    for (name, default) in PRIORITY {
+    for (name, default) in [
+        ("priority", json!(0)),
+        ("preemptionPolicy", json!("PreemptLowerPriority")),
+    ] {
         let value = match old {
-            None => Some(default()),
+            None => Some(default),
             Some(old) => old.pointer(&format!("/spec/{name}")).cloned(),
         };
         if let (Some(value), None | Some(Value::Null)) = (value, spec.get(name)) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -26,13 +27,17 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Stores values as they are.
+    /// Stores values as they are; events live for an hour.
     pub(crate) async fn with(values: impl IntoIterator<Item = (String, Bytes)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let kv = EmbeddedKv::open(EmbeddedConfig::directory(dir.path())).await.unwrap();
         let mut revisions = BTreeMap::new();
         for (key, value) in values {
-            let written = kv.put_if(&key, value, Expected::Absent, Lease::None).await.unwrap();
+            let lease = match key.starts_with("/registry/events/") {
+                true => Lease::Id(kv.lease(Duration::from_secs(3600)).await.unwrap()),
+                false => Lease::None,
+            };
+            let written = kv.put_if(&key, value, Expected::Absent, lease).await.unwrap();
             let WriteOutcome::Applied(revision) = written else {
                 panic!("{key} is there twice")
             };

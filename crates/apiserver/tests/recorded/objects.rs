@@ -35,7 +35,7 @@ struct Case {
     served: BTreeMap<String, Value>,
     /// The form that was asked for; others are there only because something refers to them.
     in_form: bool,
-    /// A write of the unchanged answer stores another value.
+    /// The real server stored another value when it got its own answer back.
     rewritten: bool,
 }
 
@@ -138,18 +138,21 @@ fn same(what: &str, got: &Value, want: &Value) -> Result<(), String> {
     }
 }
 
+// covers: storage-api/UPD-12, storage-api/UPD-29
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_in_json_are_served_as_they_were() {
     check("json", true).await;
     check("json", false).await;
 }
 
+// covers: storage-api/UPD-12
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_in_protobuf_are_served_as_they_were() {
     check("protobuf", true).await;
     check("protobuf", false).await;
 }
 
+// covers: storage-api/UPD-12
 #[tokio::test(flavor = "multi_thread")]
 async fn custom_objects_in_cbor_are_served_as_they_were() {
     check("cbor", true).await;
