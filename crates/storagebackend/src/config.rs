@@ -237,11 +237,10 @@ impl Config {
             ("etcd-certfile", cert_file),
             ("etcd-keyfile", key_file),
         ] {
-            if let Some(file) = file {
-                if let Err(error) = std::fs::File::open(file) {
+            if let Some(file) = file
+                && let Err(error) = std::fs::File::open(file) {
                     faults.push(Fault::new(field, format!("cannot read {}: {error}", file.display())));
                 }
-            }
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The factory over the embedded backends: what it opens, shares, encrypts and caches.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
