@@ -24,6 +24,7 @@ use crate::http::path::{self, BadPath, RequestInfo, ResourcePath, Verb};
 use crate::http::query::{self, Query};
 use crate::http::respond;
 use crate::http::verbs::Call;
+use crate::http::warnings;
 use crate::kinds::catalog::Catalogs;
 use crate::server::auth::{Identity, Tokens};
 use crate::server::listener::{Handler, Peer};
@@ -81,7 +82,12 @@ impl Handler for Front {
         let answered = AssertUnwindSafe(self.answer(request, peer)).catch_unwind().await;
         let mut response = answered.unwrap_or_else(|_| {
             let text = "This request caused apiserver to panic. Look in the logs for details.\n";
-            respond::text(StatusCode::INTERNAL_SERVER_ERROR, text)
+            let mut response = respond::text(StatusCode::INTERNAL_SERVER_ERROR, text);
+            // Who knows what state the connection is in (`apiserver-http/STAT-23`).
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
         });
         let headers = response.headers_mut();
         headers.insert("audit-id", audit_id);
@@ -132,6 +138,7 @@ impl Front {
     /// Who asks. Without a token file nobody is asked; health endpoints never ask.
     fn authenticate(&self, headers: &HeaderMap, path: &str) -> Result<Option<UserInfo>, ApiError> {
         if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+            // deviates: apiserver-http/CHN-14: refused, there is nobody to say who may impersonate whom.
             // Ignoring them would show one user what another one may see.
             return Err(ApiError::forbidden("", "", "", "impersonation is not supported"));
         }
@@ -192,10 +199,8 @@ impl Front {
             Err(error) => Err(error),
         };
         let mut response = result.unwrap_or_else(|error| respond::error(&error, &headers, &query));
-        for warning in context.take_warnings() {
-            if let Some(value) = warning_header(&warning) {
-                response.headers_mut().append(header::WARNING, value);
-            }
+        for value in warnings::headers(context.take_warnings()) {
+            response.headers_mut().append(header::WARNING, value);
         }
         let code = response.status().as_u16().to_string();
         let labels = [
@@ -231,6 +236,7 @@ impl Front {
             &self.0.limits.reading
         };
         let Ok(_place) = limit.try_acquire() else {
+            // deviates: apiserver-http/LIM-05: a Status instead of plain text, so that every client can read it.
             return Err(ApiError::too_many_requests(
                 "Too many requests, please try again later.",
                 1,
@@ -275,11 +281,7 @@ impl Front {
             }
             _ => match self.0.documents.answer(path, headers, query, &catalog) {
                 Some(response) => response,
-                None => {
-                    let mut response = respond::error(&not_found(), headers, query);
-                    *response.status_mut() = StatusCode::NOT_FOUND;
-                    response
-                }
+                None => respond::error(&not_found(), headers, query),
             },
         }
     }
@@ -341,15 +343,6 @@ fn is_loopback_host(parts: &http::request::Parts) -> bool {
     }
 }
 
-/// `299 - "text"`; nothing for a text that cannot stand in a header (`apiserver-http/FVAL-10`, `FVAL-11`).
-fn warning_header(text: &str) -> Option<HeaderValue> {
-    if text.is_empty() || text.chars().any(char::is_control) {
-        return None;
-    }
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
-    HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,13 +365,5 @@ mod tests {
             let request = Request::builder().uri("/").header(header::HOST, host).body(()).unwrap();
             assert_eq!(is_loopback_host(&request.into_parts().0), want, "{host}");
         }
-    }
-
-    // covers: apiserver-http/FVAL-10, apiserver-http/FVAL-11
-    #[test]
-    fn warnings_are_quoted() {
-        assert_eq!(warning_header("a \"b\" \\").unwrap(), "299 - \"a \\\"b\\\" \\\\\"");
-        assert_eq!(warning_header(""), None);
-        assert_eq!(warning_header("a\nb"), None);
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod query;
 pub(crate) mod pretty;
 pub(crate) mod respond;
 pub(crate) mod verbs;
+pub(crate) mod warnings;
 
 pub(crate) mod documents;
 mod health;

@@ -79,6 +79,8 @@ pub(crate) struct ResourcePath {
     pub(crate) subresource: String,
     /// Segments behind the subresource.
     pub(crate) rest: usize,
+    /// The method was HEAD.
+    pub(crate) head: bool,
 }
 
 /// A request, classified.
@@ -171,6 +173,7 @@ pub(crate) fn classify(method: &Method, path: &str, query: &Query) -> Result<Req
         name,
         subresource,
         rest,
+        head: *method == Method::HEAD,
     }))
 }
 

@@ -135,6 +135,10 @@ impl Found {
         if path.rest > 0 {
             return Err(not_found());
         }
+        // deviates: apiserver-http/PATH-16: HEAD of built-in kinds is refused, as by the real server.
+        if path.head && self.model.custom_kind().is_none() {
+            return Err(method_not_allowed());
+        }
         let item = !path.name.is_empty();
         let at_cluster = self.namespaced && path.namespace.is_empty();
         if at_cluster && item {

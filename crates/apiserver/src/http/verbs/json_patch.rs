@@ -15,12 +15,17 @@ const MAX_OPERATIONS: usize = 10_000;
 /// Most bytes that the `copy` operations of a JSON patch may double (`apiserver-http/JPAT-04`).
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
+/// Most findings that are told.
+const MAX_FINDINGS: usize = 100;
+/// The members of an operation.
+const MEMBERS: [&str; 4] = ["op", "path", "from", "value"];
+
 /// Reads the operations, and the findings of strict reading.
 pub(super) fn parse(body: &[u8]) -> Result<(json_patch::Patch, Vec<String>), ApiError> {
     let refuse = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("error decoding patch: {error}"));
     let node = document::parse(body).map_err(|error| refuse(&error))?;
     let operations = match &node {
-        Node::Array(operations) => operations.len(),
+        Node::Array(operations) => operations,
         Node::Null => return Ok((json_patch::Patch(Vec::new()), Vec::new())),
         other => {
             let kind = other.go_kind();
@@ -29,17 +34,37 @@ pub(super) fn parse(body: &[u8]) -> Result<(json_patch::Patch, Vec<String>), Api
             )));
         }
     };
-    if operations > MAX_OPERATIONS {
+    if operations.len() > MAX_OPERATIONS {
         return Err(ApiError::request_entity_too_large(format!(
-            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {operations}"
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            operations.len()
         )));
     }
     let patch = serde_json::from_value(node.to_value()).map_err(|error| refuse(&error))?;
-    let findings = node.duplicates();
-    let findings = findings
-        .iter()
-        .map(|path| format!("duplicate field {}", gofmt::quote(path)));
-    Ok((patch, findings.collect()))
+    Ok((patch, findings(operations)))
+}
+
+/// Members of the operations that are unknown or stand there twice; values are not looked into
+/// (`apiserver-http/FVAL-06`).
+fn findings(operations: &[Node]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (at, operation) in operations.iter().enumerate() {
+        let Node::Object(members) = operation else { continue };
+        let mut seen = [false; MEMBERS.len()];
+        for (name, _) in members {
+            let what = match MEMBERS.iter().position(|member| member == name) {
+                None => "unknown",
+                Some(member) if std::mem::replace(&mut seen[member], true) => "duplicate",
+                Some(_) => continue,
+            };
+            if findings.len() == MAX_FINDINGS {
+                return findings;
+            }
+            let path = gofmt::quote(&format!("[{at}].{name}"));
+            findings.push(format!("json patch {what} field {path}"));
+        }
+    }
+    findings
 }
 
 /// Applies a JSON patch as upstream's library does: `replace` of a missing member adds it, `test` for null holds where
@@ -198,5 +223,50 @@ mod tests {
             .map(|at| json!({ "op": "copy", "from": "/a", "path": format!("/b{at}") }))
             .collect();
         check(json!({ "a": text }), Value::Array(copies), None);
+    }
+
+    // covers: apiserver-http/FVAL-06
+    #[test]
+    fn members_of_operations_are_known_and_there_once() {
+        let found = |body: &str| parse(body.as_bytes()).unwrap().1;
+        assert_eq!(found(r#"[{"op":"add","path":"/a","value":{"x":1,"x":2}}]"#), [""; 0]);
+        assert_eq!(
+            found(r#"[{"op":"remove","path":"/b"},{"op":"remove","path":"/a","path":"/b","note":1}]"#),
+            [
+                r#"json patch duplicate field "[1].path""#,
+                r#"json patch unknown field "[1].note""#
+            ]
+        );
+    }
+
+    // covers: apiserver-http/JPAT-02
+    #[test]
+    fn operations_are_a_list_of_bounded_length() {
+        let code = |body: String| parse(body.as_bytes()).err().map(|error| error.code());
+        let list = |count: usize| format!("[{}]", vec![r#"{"op":"remove","path":"/a"}"#; count].join(","));
+        assert_eq!(code(list(MAX_OPERATIONS)), None);
+        assert_eq!(code(list(MAX_OPERATIONS + 1)), Some(413));
+        assert_eq!(code("{}".into()), Some(400));
+        assert_eq!(code("[1]".into()), Some(400));
+        assert_eq!(code("null".into()), None);
+    }
+
+    // covers: apiserver-http/JPAT-06
+    #[test]
+    fn many_operations_take_bounded_time() {
+        let operations: Vec<_> = (0..MAX_OPERATIONS)
+            .map(|at| json!({ "op": "add", "path": format!("/a/k{at}"), "value": at }))
+            .collect();
+        let patch: json_patch::Patch = serde_json::from_value(operations.into()).unwrap();
+        let mut document = json!({ "a": {}, "b": vec!["x".repeat(100); 1000] });
+        let started = std::time::Instant::now();
+        apply(&mut document, &patch).unwrap();
+        assert_eq!(document["a"].as_object().unwrap().len(), MAX_OPERATIONS);
+        // Work by operation would take minutes if each looked at the whole document.
+        assert!(
+            started.elapsed() < std::time::Duration::from_secs(10),
+            "{:?}",
+            started.elapsed()
+        );
     }
 }
