@@ -191,3 +191,23 @@ pub(crate) fn delete_options_of_protobuf(body: &[u8]) -> Result<Value, ApiError>
 pub(crate) fn timestamp(now: SystemTime) -> jiff::Timestamp {
     jiff::Timestamp::try_from(now).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // covers: apiserver-http/FVAL-02, apiserver-http/FVAL-08
+    #[test]
+    fn a_key_that_stands_twice_in_yaml_is_a_finding_and_the_last_counts() {
+        let (json, findings) = yaml_to_json(b"kind: A\ndata:\n  k: \"1\"\n  k: \"2\"\n").unwrap();
+        assert_eq!(json, r#"{"data":{"k":"2"},"kind":"A"}"#);
+        let warnings = judge(findings.clone(), FieldValidation::Warn, |_| ApiError::internal("")).unwrap();
+        assert_eq!(warnings, [r#"line 4: key "k" already set in map"#]);
+        let refused = judge(findings, FieldValidation::Strict, |findings| {
+            ApiError::bad_request(strict_text(findings))
+        });
+        let want = "strict decoding error: yaml: unmarshal errors:\n  line 4: key \"k\" already set in map";
+        assert_eq!(refused.unwrap_err().message(), want);
+        assert!(yaml_to_json(b"a: [").is_err());
+    }
+}
