@@ -238,9 +238,10 @@ impl Config {
             ("etcd-keyfile", key_file),
         ] {
             if let Some(file) = file
-                && let Err(error) = std::fs::File::open(file) {
-                    faults.push(Fault::new(field, format!("cannot read {}: {error}", file.display())));
-                }
+                && let Err(error) = std::fs::File::open(file)
+            {
+                faults.push(Fault::new(field, format!("cannot read {}: {error}", file.display())));
+            }
         }
     }
 }

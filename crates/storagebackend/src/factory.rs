@@ -101,9 +101,10 @@ impl Factory {
         open.retain(|_, store| store.strong_count() > 0);
         let name = info.group_resource();
         if let Some(store) = open.get(&name).and_then(Weak::upgrade)
-            && store.resource().normalizer().generation() == info.normalizer().generation() {
-                return store;
-            }
+            && store.resource().normalizer().generation() == info.normalizer().generation()
+        {
+            return store;
+        }
         let store = self.make(info);
         open.insert(name, Arc::downgrade(&store));
         store
