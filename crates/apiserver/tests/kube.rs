@@ -286,3 +286,32 @@ where
         .await
         .expect("the condition came true in time");
 }
+
+// covers: apiserver-http/SSA-14
+#[tokio::test]
+async fn a_put_that_says_nothing_of_owners_leaves_them_and_an_empty_list_clears_them() {
+    let (server, client) = start(Storage::memory(), 0).await;
+    let api: Api<ConfigMap> = Api::default_namespaced(client);
+    let mut object = config_map("a", "1");
+    let owner = serde_json::json!([{
+        "manager": "m", "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+        "fieldsType": "FieldsV1", "fieldsV1": { "f:data": { ".": {}, "f:k": {} } },
+    }]);
+    object.metadata.managed_fields = Some(serde_json::from_value(owner).unwrap());
+    let created = api.create(&PostParams::default(), &object).await.unwrap();
+
+    let mut silent = created.clone();
+    silent.metadata.managed_fields = None;
+    let replaced = api.replace("a", &PostParams::default(), &silent).await.unwrap();
+    assert_eq!(replaced.metadata.managed_fields, created.metadata.managed_fields);
+    assert_eq!(
+        replaced.resource_version(),
+        created.resource_version(),
+        "nothing changed, nothing was written"
+    );
+
+    silent.metadata.managed_fields = Some(Vec::new());
+    let cleared = api.replace("a", &PostParams::default(), &silent).await.unwrap();
+    assert_eq!(cleared.metadata.managed_fields, None);
+    server.shutdown().await;
+}

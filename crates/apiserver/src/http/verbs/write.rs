@@ -1,11 +1,13 @@
 //! Create and update: the body of the request becomes an object, the store does the rest.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Response, header};
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use apiserver_registry::{ApiError, CreateOptions, Replace, UpdateOptions, Written};
+use apiserver_registry::{ApiError, CreateOptions, ObjectUpdate, Replace, UpdateOptions, Written};
+use apiserver_storage_api::{Entry, Preconditions};
 
 use crate::http::body::{self, Body};
 use crate::http::options::{Write, WriteOptions};
@@ -46,12 +48,34 @@ pub(crate) async fn update(call: &Call, body: Incoming) -> Result<Response<Body>
         dry_run: options.dry_run,
         ..UpdateOptions::default()
     };
-    let mut recipe = Replace(object);
+    let mut recipe = Put(Replace(object));
     let written = call
         .resource
         .update(&call.context, &call.path.name, &mut recipe, update)
         .await?;
     answer(call, &written, representation)
+}
+
+/// The recipe of a PUT. A body that says nothing of who owns which field leaves that as it is stored
+/// (`apiserver-http/SSA-14`); an empty list clears it.
+struct Put(Replace);
+
+#[async_trait]
+impl ObjectUpdate for Put {
+    fn preconditions(&self) -> Preconditions {
+        self.0.preconditions()
+    }
+
+    async fn update(&mut self, current: Option<&Entry>) -> Result<Value, ApiError> {
+        let mut object = self.0.update(current).await?;
+        let stored = current.and_then(|current| current.meta().ok()).unwrap_or_default();
+        if let Some(metadata) = metadata_of(&mut object).filter(|_| !stored.managed_fields.is_empty()) {
+            metadata
+                .entry("managedFields")
+                .or_insert(Value::Array(stored.managed_fields));
+        }
+        Ok(object)
+    }
 }
 
 /// How the body is written, by its Content-Type (`apiserver-http/NEG-08`).
