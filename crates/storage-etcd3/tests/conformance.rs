@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apiserver_storage_cacher::{Cacher, CacherConfig};
 use apiserver_storage_etcd3::EtcdKv;
+use apiserver_storage_etcd3::api::Storage;
 use apiserver_storage_kv::Kv;
 use apiserver_storage_kv::transform::{ConfigOptions, Transformer, Transformers};
-use apiserver_storage_testing::{Ability, Backend, Harness, OverKv, cases};
+use apiserver_storage_testing::{Ability, Backend, Front, Fronted, Harness, OverKv, cases};
 use async_trait::async_trait;
 
 use common::Etcd;
@@ -126,6 +128,37 @@ mod sealed {
     use super::*;
     apiserver_storage_testing::conformance!(OverKv<Sealed>);
 }
+
+/// The watch cache over a cluster.
+struct Cache<B>(std::marker::PhantomData<fn() -> B>);
+
+/// What the cache keeps of what a backend can do. Where the server's progress is not to be believed consistent reads
+/// go below, and nothing else changes.
+macro_rules! cached {
+    ($module:ident, $backend:ident, $kind:ident) => {
+        mod $module {
+            use super::*;
+
+            #[async_trait]
+            impl Front for Cache<$backend> {
+                type Below = $backend;
+
+                const ABILITIES: &'static [Ability] =
+                    &[Ability::Compact, Ability::Raw, Ability::$kind, Ability::Transform];
+
+                async fn wrap(store: Arc<dyn Storage>) -> Arc<dyn Storage> {
+                    let cache = Cacher::new(store, CacherConfig::default());
+                    cache.wait_ready().await.expect("the cache gets ready");
+                    Arc::new(cache)
+                }
+            }
+
+            apiserver_storage_testing::conformance!(Fronted<Cache<$backend>>);
+        }
+    };
+}
+cached!(cached, Plain, Plain);
+cached!(cached_sealed, Sealed, Encrypted);
 
 /// The cases about progress, where the server's version lets it be believed.
 mod progress {

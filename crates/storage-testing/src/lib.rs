@@ -59,11 +59,13 @@ pub mod fixture;
 pub mod model;
 
 mod fault;
+mod fronted;
 mod over_kv;
 mod reference;
 mod transformer;
 
 pub use self::fault::FaultStore;
+pub use self::fronted::{Front, Fronted};
 pub use self::harness::{Ability, Harness};
 pub use self::over_kv::{Backend, OverKv};
 pub use self::reference::{Calls, LostAnswer, ReferenceKv};
