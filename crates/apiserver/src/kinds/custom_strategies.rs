@@ -11,7 +11,7 @@ use apiserver_resources::crd::{CustomKind, CustomVersion, validate_custom, valid
 use apiserver_resources::validation::{self, NameRule};
 use apiserver_storage_api::codec;
 
-use crate::kinds::strategies::{keep, set};
+use crate::kinds::strategies::{keep, set, whole};
 
 /// The rules of a custom kind.
 #[derive(Debug, Clone)]
@@ -26,15 +26,9 @@ impl CustomStrategy {
         Self { kind, version }
     }
 
-    fn whole(draft: &Draft<Value>) -> Value {
-        let mut value = draft.object.clone();
-        draft.meta.put_into(&mut value);
-        value
-    }
-
     /// What the schema says about a change.
     fn update_faults(&self, new: &Draft<Value>, old: &Draft<Value>, status_only: bool) -> Vec<FieldError> {
-        let (new, old) = (Self::whole(new), Self::whole(old));
+        let (new, old) = (whole(new), whole(old));
         validate_custom_update(&self.kind, &self.version, &new, &old, status_only)
     }
 }
@@ -48,11 +42,11 @@ impl Strategy<Value> for CustomStrategy {
     }
 
     fn validate_create(&self, _: &RequestContext, new: &Draft<Value>) -> Vec<FieldError> {
-        validate_custom(&self.kind, &self.version, &Self::whole(new))
+        validate_custom(&self.kind, &self.version, &whole(new))
     }
 
     fn warnings_on_create(&self, _: &RequestContext, new: &Draft<Value>) -> Vec<String> {
-        validation::metadata::finalizer_warnings(&Self::whole(new))
+        validation::metadata::finalizer_warnings(&whole(new))
     }
 
     fn prepare_for_update(&self, _: &RequestContext, new: &mut Draft<Value>, old: &Draft<Value>) {
@@ -69,7 +63,7 @@ impl Strategy<Value> for CustomStrategy {
     }
 
     fn warnings_on_update(&self, _: &RequestContext, new: &Draft<Value>, _: &Draft<Value>) -> Vec<String> {
-        validation::metadata::finalizer_warnings(&Self::whole(new))
+        validation::metadata::finalizer_warnings(&whole(new))
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {

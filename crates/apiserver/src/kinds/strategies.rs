@@ -47,11 +47,6 @@ impl BuiltinStrategy {
     }
 
     fn faults(&self, new: &Draft<Value>, old: Option<&Draft<Value>>) -> Vec<FieldError> {
-        let whole = |draft: &Draft<Value>| {
-            let mut value = draft.object.clone();
-            draft.meta.put_into(&mut value);
-            value
-        };
         let old = old.map(whole);
         if self.is("apiextensions.k8s.io", "customresourcedefinitions") {
             return CustomKind::parse(&whole(new)).err().unwrap_or_default();
@@ -279,6 +274,13 @@ impl Strategy<Value> for FinalizeStrategy {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         self.0.validate_name(name, prefix)
     }
+}
+
+/// The object with its metadata, as validation looks at it.
+pub(super) fn whole(draft: &Draft<Value>) -> Value {
+    let mut value = draft.object.clone();
+    draft.meta.put_into(&mut value);
+    value
 }
 
 fn has_spec_finalizers(object: &Value) -> bool {

@@ -3,15 +3,17 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use apiserver_registry::{ApiError, DeleteBody, DeleteOptions, from_list_error};
+use apiserver_registry::{ApiError, DeleteBody, DeleteOptions};
+use apiserver_storage_api::ListEnd;
 
 use crate::http::body::{self, Body};
+use crate::http::negotiate::Representation;
 use crate::http::options::{self, ListParameters};
 use crate::http::respond;
-use crate::http::verbs::Call;
 use crate::http::verbs::write::body_format;
+use crate::http::verbs::{Call, list};
 use crate::kinds::model::BodyFormat;
 
 pub(crate) async fn delete(call: &Call, body: Incoming) -> Result<Response<Body>, ApiError> {
@@ -52,32 +54,12 @@ pub(crate) async fn delete_collection(call: &Call, body: Incoming) -> Result<Res
         .resource
         .delete_collection(&call.context, options, parameters.list_options()?)
         .await?;
-    let mut items = Vec::with_capacity(deleted.entries.len());
-    for entry in &deleted.entries {
-        let json = entry
-            .json()
-            .map_err(|error| from_list_error(error, call.resource.info()))?;
-        items.push(serde_json::from_slice::<Value>(&call.model.served(json)?).map_err(ApiError::internal)?);
-    }
-    let mut metadata = json!({ "resourceVersion": deleted.revision.to_string() });
-    if let (Some(token), Some(metadata)) = (&deleted.next, metadata.as_object_mut()) {
-        metadata.insert("continue".into(), token.encode().into());
-        if let Some(remaining) = deleted.remaining {
-            metadata.insert("remainingItemCount".into(), remaining.into());
-        }
-    }
-    let list = json!({
-        "kind": call.list_kind,
-        "apiVersion": call.api_version,
-        "metadata": metadata,
-        "items": items,
-    });
-    Ok(respond::document(
-        StatusCode::OK,
-        &respond::to_bytes(&list),
-        representation,
-        &call.headers,
-    ))
+    let end = ListEnd {
+        next: deleted.next,
+        remaining: deleted.remaining,
+    };
+    let list = list::whole(call, deleted.revision, &deleted.entries, &end, Representation::JSON)?;
+    Ok(respond::document(StatusCode::OK, &list, representation, &call.headers))
 }
 
 /// `DeleteOptions` from the body; from the query where the body is empty (`apiserver-http/RDEL-03`).

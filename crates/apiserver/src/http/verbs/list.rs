@@ -88,7 +88,7 @@ async fn gather(
 }
 
 /// A list in one document.
-fn whole(
+pub(super) fn whole(
     call: &Call,
     revision: Revision,
     entries: &[Entry],
