@@ -19,7 +19,7 @@ pub(super) fn run(world: &World<'_>, report: &mut Report, kind: Kind) -> Result<
     let mut backend = Backend::start(world, report, kind, Vec::new())?;
     if let (Kind::EtcdTls, Some(etcd)) = (kind, &mut backend.etcd) {
         // The first endpoint: the one that a client without failover would stay with.
-        etcd.kill(0);
+        etcd.kill(0)?;
     }
     let http = backend.server.http();
     let load = report.need("start 8 writers and a watcher", || {

@@ -58,10 +58,7 @@ impl Etcd {
             let member = etcd.member(&tools.etcd, number, &peer, &peers.join(","))?;
             etcd.members.push(Some(Owned(member)));
         }
-        process::wait_until("a healthy etcd", START, || {
-            etcd.ctl(&["endpoint", "health"]).map(|_| true)
-        })
-        .with_context(|| format!("see the logs in {}", folder.display()))?;
+        etcd.wait_healthy()?;
         Ok(etcd)
     }
 
@@ -104,9 +101,19 @@ impl Etcd {
             .with_context(|| format!("cannot start {}", program.display()))
     }
 
-    /// Kills one member for good.
-    pub(super) fn kill(&mut self, number: usize) {
+    /// Kills one member for good, and waits until the others have a leader. A write that is under way at a dying leader
+    /// may or may not be applied, and is rightly answered so; a scenario that expects its answer begins afterwards.
+    pub(super) fn kill(&mut self, number: usize) -> Result<()> {
         self.members[number] = None;
+        self.wait_healthy()
+    }
+
+    /// Waits until every member that lives answers a read that needs the majority.
+    fn wait_healthy(&self) -> Result<()> {
+        process::wait_until("a healthy etcd", START, || {
+            self.ctl(&["endpoint", "health"]).map(|_| true)
+        })
+        .with_context(|| format!("see the logs in {}", self.folder.display()))
     }
 
     /// The server's flags for this cluster.

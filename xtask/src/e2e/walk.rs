@@ -26,7 +26,7 @@ pub(super) fn run(world: &World<'_>, report: &mut Report, kind: Kind) -> Result<
     create(k, report);
     if let (Kind::EtcdTls, Some(etcd)) = (kind, &mut backend.etcd) {
         report.step("kill the first etcd member; reads and writes go on", || {
-            etcd.kill(0);
+            etcd.kill(0)?;
             k.run("create configmap after-the-kill -n walk --from-literal=a=b")?;
             k.prints("get configmaps -n walk -o name", "configmap/after-the-kill")
         });
