@@ -1,14 +1,15 @@
 //! `cargo xtask conformance`: every behaviour ID that the documentation claims has a test, and that test ran.
 //!
 //! Tests say what they show in a comment directly above them, `// covers: storage-api/GET-04, storage-api/GET-05`; code that
-//! does something else than the catalogue says so, and why, in a comment `// deviates: storage-api/UPD-10: the reason`. The
-//! pages in `docs/conformance/` are generated from those comments with `--write`. The check fails where pages and sources
+//! does something else than the catalogue says so, and why, in a comment `// deviates: storage-api/UPD-10: the reason`.
+//! Benchmarks carry `// measures: `, and lines that are no behaviour of this project get a `// concerns: ` with what follows
+//! from them. The pages in `docs/conformance/` are generated from those comments with `--write`. The check fails where pages and sources
 //! disagree, where a comment cannot be read or names an ID that no catalogue has, and, with the record of a test run at hand,
 //! where a claimed test did not run or did not pass.
 
-mod deviations;
 mod ids;
 mod page;
+mod remarks;
 mod scan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,8 @@ use anyhow::{Context, Result, bail};
 
 use self::ids::{Catalogue, Id};
 use self::page::{Content, Page};
-use self::scan::{Claim, Comments};
+use self::remarks::Kind;
+use self::scan::{Claim, Comments, How};
 use crate::record::{self, Outcome, Record, Test};
 use crate::workspace::Workspace;
 
@@ -69,25 +71,22 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             Catalogue::parse(&text).with_context(|| path.display().to_string())?,
         );
     }
-    let Comments { claims, deviations } = scan::comments(workspace, &mut wrong)?;
+    let Comments { claims, remarks } = scan::comments(workspace, &mut wrong)?;
     for claim in &claims {
         wrong.extend(scan::unknown(&claim.file, claim.line, &claim.ids, &catalogues));
     }
-    for deviation in &deviations {
-        wrong.extend(scan::unknown(
-            &deviation.file,
-            deviation.line,
-            &deviation.ids,
-            &catalogues,
-        ));
+    for remark in &remarks {
+        wrong.extend(scan::unknown(&remark.file, remark.line, &remark.ids, &catalogues));
     }
     let mut table = Vec::new();
     for name in CATALOGUES {
         let catalogue = &catalogues[name];
         let content = Content {
             catalogue,
-            shown: shown(name, catalogue, &claims),
-            deviations: deviations::table(name, catalogue, &deviations),
+            shown: claimed(How::Covers, name, catalogue, &claims),
+            measured: claimed(How::Measures, name, catalogue, &claims),
+            deviations: remarks::table(Kind::Deviates, name, catalogue, &remarks),
+            concerns: remarks::table(Kind::Concerns, name, catalogue, &remarks),
         };
         let path = folder.join(format!("{name}.md"));
         let old = std::fs::read_to_string(&path).unwrap_or_else(|_| Page::template(name));
@@ -113,27 +112,27 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     bail!("{} conformance findings", wrong.len())
 }
 
-/// The IDs of one catalogue that tests show, each with the places of those tests.
-fn shown(name: &str, catalogue: &Catalogue, claims: &[Claim]) -> BTreeMap<Id, BTreeSet<String>> {
-    let mut shown: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
-    for claim in claims {
+/// The IDs of one catalogue that tests show or benchmarks measure, each with their places.
+fn claimed(how: How, name: &str, catalogue: &Catalogue, claims: &[Claim]) -> BTreeMap<Id, BTreeSet<String>> {
+    let mut claimed: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
+    for claim in claims.iter().filter(|claim| claim.how == how) {
         let of_it = |(other, id): &&(String, Id)| other == name && catalogue.contains(id);
         for (_, id) in claim.ids.iter().filter(of_it) {
-            shown.entry(id.clone()).or_default().insert(claim.place());
+            claimed.entry(id.clone()).or_default().insert(claim.place());
         }
     }
-    shown
+    claimed
 }
 
-fn print_counts(table: &[(&str, [usize; 4])]) {
-    let print = |name: &str, [ids, shown, deviations, open]: [usize; 4]| {
-        println!("{name:<18} {ids:>5} {shown:>6} {deviations:>11} {open:>5}");
+fn print_counts(table: &[(&str, [usize; 6])]) {
+    let print = |name: &str, [ids, shown, measured, deviations, concerns, open]: [usize; 6]| {
+        println!("{name:<18} {ids:>5} {shown:>6} {measured:>9} {deviations:>11} {concerns:>9} {open:>5}");
     };
     println!(
-        "{:<18} {:>5} {:>6} {:>11} {:>5}",
-        "catalogue", "IDs", "shown", "deviations", "open"
+        "{:<18} {:>5} {:>6} {:>9} {:>11} {:>9} {:>5}",
+        "catalogue", "IDs", "shown", "measured", "deviations", "concerns", "open"
     );
-    let mut sum = [0; 4];
+    let mut sum = [0; 6];
     for (name, counts) in table {
         print(name, *counts);
         for (sum, count) in sum.iter_mut().zip(counts) {
@@ -154,7 +153,8 @@ fn check_run(workspace: &Workspace, claims: &[Claim], required: bool) -> Result<
     };
     let mut wrong = Vec::new();
     let mut newer = 0;
-    for claim in claims {
+    // Benchmarks are compiled with the tests, and run on their own.
+    for claim in claims.iter().filter(|claim| claim.how == How::Covers) {
         if !required && claim.modified > record.written {
             newer += 1;
         } else {
@@ -195,6 +195,7 @@ mod tests {
 
     fn claim(package: &str, name: &str) -> Claim {
         Claim {
+            how: How::Covers,
             ids: Vec::new(),
             package: package.into(),
             file: "x.rs".into(),

@@ -1,5 +1,5 @@
-//! Reads the comments of all sources, and finds what tests claim to show: `// covers: ` comments directly above a function,
-//! or above an entry of a case macro.
+//! Reads the comments of all sources, and finds what tests claim to show and benchmarks to measure: `// covers: ` and
+//! `// measures: ` comments directly above a function, or above an entry of a case macro.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,34 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 
-use super::deviations::{self, Deviation};
 use super::ids::{Catalogue, Id};
+use super::remarks::{self, Remark};
 use crate::workspace::Workspace;
 
-/// A test or case, and the IDs that it claims.
+/// How an ID is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// A test shows it.
+    Covers,
+    /// A benchmark measures it.
+    Measures,
+}
+
+impl How {
+    /// The comment's keyword, and what follows it.
+    fn read(comment: &str) -> Option<(Self, &str)> {
+        let of = |keyword| comment.strip_prefix(keyword);
+        of("covers: ")
+            .map(|list| (Self::Covers, list))
+            .or_else(|| of("measures: ").map(|list| (Self::Measures, list)))
+    }
+}
+
+/// A test, case or benchmark, and the IDs that it claims.
 #[derive(Debug)]
 pub(super) struct Claim {
+    /// What it claims of them.
+    pub(super) how: How,
     /// Catalogue and ID.
     pub(super) ids: Vec<(String, Id)>,
     /// The package of the source file.
@@ -56,10 +77,10 @@ pub(super) fn unknown(
 /// What the comments of all sources say.
 #[derive(Debug, Default)]
 pub(super) struct Comments {
-    /// What tests show.
+    /// What tests show and benchmarks measure.
     pub(super) claims: Vec<Claim>,
-    /// Where we do something else.
-    pub(super) deviations: Vec<Deviation>,
+    /// What is said about lines beside that.
+    pub(super) remarks: Vec<Remark>,
 }
 
 /// All comments of the workspace. What looks like one of ours and is none is added to `wrong`.
@@ -81,7 +102,8 @@ pub(super) fn comments(workspace: &Workspace, wrong: &mut Vec<String>) -> Result
         let mut complain = |line: usize, reason: String| wrong.push(format!("{}:{line}: {reason}", file.display()));
         for found in scan(&text) {
             match found {
-                Ok((line, name, ids)) => comments.claims.push(Claim {
+                Ok(Item { line, how, name, ids }) => comments.claims.push(Claim {
+                    how,
                     ids,
                     package: package.clone(),
                     file: file.clone(),
@@ -92,9 +114,10 @@ pub(super) fn comments(workspace: &Workspace, wrong: &mut Vec<String>) -> Result
                 Err((line, reason)) => complain(line, reason),
             }
         }
-        for found in deviations::scan(&text) {
+        for found in remarks::scan(&text) {
             match found {
-                Ok((line, ids, reason)) => comments.deviations.push(Deviation {
+                Ok((line, kind, ids, reason)) => comments.remarks.push(Remark {
+                    kind,
                     ids,
                     reason,
                     file: file.clone(),
@@ -107,11 +130,20 @@ pub(super) fn comments(workspace: &Workspace, wrong: &mut Vec<String>) -> Result
     Ok(comments)
 }
 
-type Found = Result<(usize, String, Vec<(String, Id)>), (usize, String)>;
+/// What a comment belongs to.
+struct Item {
+    line: usize,
+    how: How,
+    name: String,
+    ids: Vec<(String, Id)>,
+}
+
+type Found = Result<Item, (usize, String)>;
 
 fn scan(text: &str) -> Vec<Found> {
     let mut found = Vec::new();
-    let mut pending: Option<(usize, Vec<(String, Id)>)> = None;
+    // One for each keyword, in the order of their lines.
+    let mut pending: Vec<Item> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         let line = line.trim();
@@ -119,9 +151,17 @@ fn scan(text: &str) -> Vec<Found> {
             .strip_prefix("///")
             .or_else(|| line.strip_prefix("//"))
             .map(str::trim_start);
-        if let Some(list) = comment.and_then(|comment| comment.strip_prefix("covers: ")) {
+        if let Some((how, list)) = comment.and_then(How::read) {
             match full_ids(list) {
-                Ok(ids) => pending.get_or_insert((number, Vec::new())).1.extend(ids),
+                Ok(ids) => match pending.iter_mut().find(|item| item.how == how) {
+                    Some(item) => item.ids.extend(ids),
+                    None => pending.push(Item {
+                        line: number,
+                        how,
+                        name: String::new(),
+                        ids,
+                    }),
+                },
                 Err(word) => found.push(Err((
                     number,
                     format!("not a full ID such as storage-api/GET-04: {word:?}"),
@@ -129,16 +169,18 @@ fn scan(text: &str) -> Vec<Found> {
             }
         } else if comment.is_some() || line.starts_with("#[") || line.is_empty() {
             // Attributes and other comments may stand between.
-        } else if let Some((at, ids)) = pending.take() {
-            found.push(match item(line) {
-                Some(name) => Ok((at, name.to_owned(), ids)),
-                None => Err((at, "what follows `covers:` is no function and no case".into())),
-            });
+        } else {
+            found.extend(pending.drain(..).map(|claim| match item(line) {
+                Some(name) => Ok(Item {
+                    name: name.to_owned(),
+                    ..claim
+                }),
+                None => Err((claim.line, "what follows the IDs is no function and no case".into())),
+            }));
         }
     }
-    if let Some((at, _)) = pending {
-        found.push(Err((at, "nothing follows `covers:`".into())));
-    }
+    let nothing = |claim: Item| Err((claim.line, "nothing follows the IDs".into()));
+    found.extend(pending.into_iter().map(nothing));
     found
 }
 
@@ -177,7 +219,7 @@ mod tests {
 
     fn check(text: &str) -> Vec<Result<(String, Vec<String>), usize>> {
         let simple = |found: Found| match found {
-            Ok((_, name, ids)) => Ok((
+            Ok(Item { name, ids, .. }) => Ok((
                 name,
                 ids.iter().map(|(catalogue, id)| format!("{catalogue}/{id}")).collect(),
             )),
@@ -216,6 +258,24 @@ cases! {
                 owned("list_is_paged", &["storage-api/LIST-02"]),
             ]
         );
+    }
+
+    #[test]
+    fn a_benchmark_measures_and_may_show_something_too() {
+        let text = "\
+// MEASURES storage-api/BENCH-01
+// COVERS storage-api/GET-04
+// MEASURES storage-api/BENCH-02
+fn lists(c: &mut Criterion) {}
+"
+        .replace("COVERS", "covers:")
+        .replace("MEASURES", "measures:");
+        let found: Vec<_> = scan(&text).into_iter().flatten().collect();
+        let simple: Vec<_> = found
+            .iter()
+            .map(|item| (item.line, item.how, item.name.as_str(), item.ids.len()))
+            .collect();
+        assert_eq!(simple, [(1, How::Measures, "lists", 2), (2, How::Covers, "lists", 1)]);
     }
 
     #[test]

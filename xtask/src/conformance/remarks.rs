@@ -1,6 +1,8 @@
-//! Finds where the sources do something else than a catalogue says: `// deviates: storage-api/UPD-10: the reason` comments.
+//! Finds what the sources say about lines of a catalogue: where they do something else, as in
+//! `// deviates: storage-api/UPD-10: the reason`, and what they make of a line that is no behaviour of this project (a fact
+//! about etcd, a figure of upstream's), as in `// concerns: storage-etcd3/ETCD-07: what follows from it`.
 //!
-//! The reason goes on in the `//` lines below. `(also UPD-11, UPD-12)` in it names more IDs of the first one's catalogue.
+//! The text goes on in the `//` lines below. `(also UPD-11, UPD-12)` in it names more IDs of the first one's catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,12 +10,33 @@ use std::path::PathBuf;
 use super::ids::{Catalogue, Id};
 use super::scan::full_ids;
 
-const KEYWORD: &str = "deviates:";
 const ALSO: &str = "(also ";
+
+/// What a comment is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// We do something else, on purpose.
+    Deviates,
+    /// The line states no behaviour that this project could have.
+    Concerns,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Deviates, Self::Concerns];
+
+    fn keyword(self) -> &'static str {
+        match self {
+            Self::Deviates => "deviates:",
+            Self::Concerns => "concerns:",
+        }
+    }
+}
 
 /// What one comment says.
 #[derive(Debug)]
-pub(super) struct Deviation {
+pub(super) struct Remark {
+    /// What it is about.
+    pub(super) kind: Kind,
     /// Catalogue and ID.
     pub(super) ids: Vec<(String, Id)>,
     /// Why, in one line.
@@ -24,7 +47,7 @@ pub(super) struct Deviation {
     pub(super) line: usize,
 }
 
-impl Deviation {
+impl Remark {
     /// Where it is, as the pages write it. Without the line, which every edit of the file would move.
     fn place(&self) -> String {
         self.file
@@ -35,27 +58,24 @@ impl Deviation {
     }
 }
 
-/// The deviations from one catalogue: for each ID its reasons, each with the files that give it.
+/// The remarks of one kind on one catalogue: for each ID its reasons, each with the files that give it.
 pub(super) type Table = BTreeMap<Id, BTreeMap<String, BTreeSet<String>>>;
 
-/// What the comments say about one catalogue. IDs that it does not have are left out.
-pub(super) fn table(name: &str, catalogue: &Catalogue, deviations: &[Deviation]) -> Table {
+/// What the comments of one kind say about one catalogue. IDs that it does not have are left out.
+pub(super) fn table(kind: Kind, name: &str, catalogue: &Catalogue, remarks: &[Remark]) -> Table {
     let mut table = Table::new();
-    for deviation in deviations {
+    for remark in remarks.iter().filter(|remark| remark.kind == kind) {
         let of_it = |(other, id): &&(String, Id)| other == name && catalogue.contains(id);
-        for (_, id) in deviation.ids.iter().filter(of_it) {
+        for (_, id) in remark.ids.iter().filter(of_it) {
             let reasons = table.entry(id.clone()).or_default();
-            reasons
-                .entry(deviation.reason.clone())
-                .or_default()
-                .insert(deviation.place());
+            reasons.entry(remark.reason.clone()).or_default().insert(remark.place());
         }
     }
     table
 }
 
-/// A comment: its line, its IDs and its reason. Or the line and what is wrong with it.
-pub(super) type Found = Result<(usize, Vec<(String, Id)>, String), (usize, String)>;
+/// A comment: its line, its kind, its IDs and its reason. Or the line and what is wrong with it.
+pub(super) type Found = Result<(usize, Kind, Vec<(String, Id)>, String), (usize, String)>;
 
 /// All comments of one source text.
 pub(super) fn scan(text: &str) -> Vec<Found> {
@@ -64,16 +84,18 @@ pub(super) fn scan(text: &str) -> Vec<Found> {
     while let Some((index, line)) = lines.next() {
         let number = index + 1;
         if !line.starts_with("//") {
-            if line.contains(&format!("// {KEYWORD}")) {
-                found.push(Err((number, format!("`{KEYWORD}` needs a line of its own"))));
+            let behind_code = |kind: &Kind| line.contains(&format!("// {}", kind.keyword()));
+            if let Some(kind) = Kind::ALL.into_iter().find(behind_code) {
+                found.push(Err((number, format!("`{}` needs a line of its own", kind.keyword()))));
             }
             continue;
         }
-        let Some(first) = after_keyword(line.trim_start_matches(['/', '!'])) else {
+        let Some((kind, first)) = after_keyword(line.trim_start_matches(['/', '!'])) else {
             continue;
         };
         if plain(line).is_none() {
-            let problem = format!("`{KEYWORD}` belongs into an ordinary comment, which begins with two slashes");
+            let keyword = kind.keyword();
+            let problem = format!("`{keyword}` belongs into an ordinary comment, which begins with two slashes");
             found.push(Err((number, problem)));
             continue;
         }
@@ -88,7 +110,7 @@ pub(super) fn scan(text: &str) -> Vec<Found> {
             lines.next();
         }
         found.push(match read(&whole) {
-            Ok((ids, reason)) => Ok((number, ids, reason)),
+            Ok((ids, reason)) => Ok((number, kind, ids, reason)),
             Err(problem) => Err((number, problem)),
         });
     }
@@ -101,16 +123,23 @@ fn plain(line: &str) -> Option<&str> {
     (!text.starts_with(['/', '!'])).then(|| text.trim())
 }
 
-/// What follows the keyword at the beginning of a comment, however it is capitalised.
-fn after_keyword(comment: &str) -> Option<&str> {
+/// What follows a keyword at the beginning of a comment, however it is capitalised.
+fn after_keyword(comment: &str) -> Option<(Kind, &str)> {
     let comment = comment.trim_start();
-    let (keyword, rest) = comment.split_at_checked(KEYWORD.len())?;
-    keyword.eq_ignore_ascii_case(KEYWORD).then(|| rest.trim())
+    Kind::ALL.into_iter().find_map(|kind| {
+        let (keyword, rest) = comment.split_at_checked(kind.keyword().len())?;
+        keyword
+            .eq_ignore_ascii_case(kind.keyword())
+            .then(|| (kind, rest.trim()))
+    })
 }
 
-/// Whether a comment line belongs to the deviation above it.
+/// Whether a comment line belongs to the remark above it.
 fn goes_on(comment: &str) -> bool {
-    !comment.is_empty() && !comment.starts_with("covers:") && after_keyword(comment).is_none()
+    let of_a_test = ["covers:", "measures:"]
+        .iter()
+        .any(|keyword| comment.starts_with(keyword));
+    !comment.is_empty() && !of_a_test && after_keyword(comment).is_none()
 }
 
 /// Reads `storage-api/UPD-10, storage-api/UPD-11: the reason (also UPD-12)`.
@@ -144,13 +173,14 @@ mod tests {
 
     fn check(text: &str) -> Vec<Result<(usize, String, String), usize>> {
         let simple = |found: Found| match found {
-            Ok((line, ids, reason)) => {
+            Ok((line, kind, ids, reason)) => {
+                assert_eq!(kind, Kind::Deviates);
                 let ids: Vec<_> = ids.iter().map(|(catalogue, id)| format!("{catalogue}/{id}")).collect();
                 Ok((line, ids.join(" "), reason))
             }
             Err((line, _)) => Err(line),
         };
-        scan(&text.replace("DEVIATES", KEYWORD))
+        scan(&text.replace("DEVIATES", Kind::Deviates.keyword()))
             .into_iter()
             .map(simple)
             .collect()
@@ -214,6 +244,29 @@ fn f() {
     }
 
     #[test]
+    fn the_kinds_are_told_apart_and_end_each_other() {
+        let text = "\
+// DEVIATES storage-api/UPD-10: one
+// CONCERNS storage-etcd3/ETCD-07: two
+//   lines (also ETCD-08).
+// MEASURES storage-api/BENCH-01
+fn f() {}
+"
+        .replace("DEVIATES", "deviates:")
+        .replace("CONCERNS", "concerns:")
+        .replace("MEASURES", "measures:");
+        let found: Vec<_> = scan(&text).into_iter().map(|found| found.expect("good")).collect();
+        let simple: Vec<_> = found
+            .iter()
+            .map(|(line, kind, ids, reason)| (*line, *kind, ids.len(), reason.as_str()))
+            .collect();
+        assert_eq!(
+            simple,
+            [(1, Kind::Deviates, 1, "one"), (2, Kind::Concerns, 2, "two lines.")]
+        );
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named() {
         for text in [
             "// DEVIATES UPD-10: no catalogue\n",
@@ -241,7 +294,8 @@ fn f() {
     fn the_table_has_the_known_ids_of_its_catalogue_and_every_reason() {
         let catalogue = Catalogue::parse("GET: 01-04\n").expect("a good list");
         let id = |text: &str| Id::parse(text).expect("an ID");
-        let deviation = |ids: &[(&str, &str)], reason: &str, file: &str| Deviation {
+        let remark = |kind, ids: &[(&str, &str)], reason: &str, file: &str| Remark {
+            kind,
             ids: ids
                 .iter()
                 .map(|(catalogue, text)| ((*catalogue).to_owned(), id(text)))
@@ -250,18 +304,25 @@ fn f() {
             file: file.into(),
             line: 1,
         };
-        let deviations = [
-            deviation(
+        let remarks = [
+            remark(
+                Kind::Deviates,
                 &[("a", "GET-01"), ("a", "GET-02"), ("b", "GET-03")],
                 "x",
                 "crates/p/q.rs",
             ),
-            deviation(&[("a", "GET-01"), ("a", "GET-09")], "x", "crates/p/r.rs"),
-            deviation(&[("a", "GET-01")], "y", "xtask/s.rs"),
+            remark(
+                Kind::Deviates,
+                &[("a", "GET-01"), ("a", "GET-09")],
+                "x",
+                "crates/p/r.rs",
+            ),
+            remark(Kind::Deviates, &[("a", "GET-01")], "y", "xtask/s.rs"),
+            remark(Kind::Concerns, &[("a", "GET-04")], "z", "xtask/s.rs"),
         ];
         let files = |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(
-            table("a", &catalogue, &deviations),
+            table(Kind::Deviates, "a", &catalogue, &remarks),
             Table::from([
                 (
                     id("GET-01"),
