@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_storage_kv::{Expected, Kv, KvError, Lease, WatchRequest};
+use apiserver_storage_testing::proxy::Wire;
 
-use common::proxy::Proxy;
 use common::{Etcd, applied, batch, config, connect, create, soon, until};
 
 fn all() -> WatchRequest {
@@ -24,7 +24,7 @@ fn all() -> WatchRequest {
 async fn a_write_whose_answer_was_lost_says_that_it_may_have_been_applied() {
     let Some(etcd) = Etcd::start().await else { return };
     let direct = etcd.connect().await;
-    let proxy = Proxy::to(etcd.port()).await;
+    let proxy = Wire::to(etcd.port()).await;
     let mut settings = config([proxy.url()]);
     // Only this test decides when the connection is found dead.
     settings.health_timeout = Duration::from_secs(600);
@@ -51,7 +51,7 @@ async fn a_write_whose_answer_was_lost_says_that_it_may_have_been_applied() {
 #[tokio::test]
 async fn a_read_whose_answer_was_lost_is_repeated() {
     let Some(etcd) = Etcd::start().await else { return };
-    let proxy = Proxy::to(etcd.port()).await;
+    let proxy = Wire::to(etcd.port()).await;
     let kv = Arc::new(connect(config([proxy.url()])).await);
     create(&kv, "/registry/a", "1").await;
     for _ in 0..5 {
@@ -70,7 +70,7 @@ async fn a_read_whose_answer_was_lost_is_repeated() {
 async fn a_watch_on_a_path_that_swallows_everything_is_opened_anew() {
     let Some(etcd) = Etcd::start().await else { return };
     let direct = etcd.connect().await;
-    let proxy = Proxy::to(etcd.port()).await;
+    let proxy = Wire::to(etcd.port()).await;
     let mut settings = config([proxy.url()]);
     settings.watch_probe_interval = Duration::from_millis(100);
     settings.watch_open_timeout = Duration::from_millis(500);
@@ -105,7 +105,7 @@ async fn a_watch_on_a_path_that_swallows_everything_is_opened_anew() {
 async fn a_watch_over_a_wire_that_breaks_all_the_time_shows_every_write_once() {
     let Some(etcd) = Etcd::start().await else { return };
     let direct = Arc::new(etcd.connect().await);
-    let proxy = Proxy::to(etcd.port()).await;
+    let proxy = Wire::to(etcd.port()).await;
     let kv = connect(config([proxy.url()])).await;
     let mut watch = kv.watch(all()).await.expect("accepted");
     let writer = Arc::clone(&direct);

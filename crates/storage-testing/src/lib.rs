@@ -57,6 +57,8 @@ mod harness;
 pub mod cases;
 pub mod fixture;
 pub mod model;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 
 mod fault;
 mod fronted;

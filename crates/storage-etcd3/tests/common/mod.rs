@@ -4,8 +4,6 @@
 //! `APISERVER_REQUIRE_TOOLS` set it fails.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
-pub(crate) mod proxy;
-
 use std::future::Future;
 use std::io::Write as _;
 use std::net::TcpListener;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 /// What happens to what is sent over the connections that are open. New ones pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wire {
+enum Mode {
     Pass,
     /// What the server says is lost.
     LoseAnswers,
@@ -20,18 +20,18 @@ enum Wire {
 
 /// The wire.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub struct Wire {
     address: SocketAddr,
-    wire: watch::Sender<watch::Sender<Wire>>,
+    wire: watch::Sender<watch::Sender<Mode>>,
     task: JoinHandle<()>,
 }
 
-impl Proxy {
+impl Wire {
     /// A wire to the server at this port.
-    pub(crate) async fn to(port: u16) -> Self {
+    pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (wire, current) = watch::channel(watch::Sender::new(Wire::Pass));
+        let (wire, current) = watch::channel(watch::Sender::new(Mode::Pass));
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let state = current.borrow().subscribe();
@@ -42,47 +42,47 @@ impl Proxy {
     }
 
     /// Where clients find it.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    fn set(&self, state: Wire) {
+    fn set(&self, state: Mode) {
         self.wire.borrow().send_replace(state);
     }
 
     /// What the server says on the open connections is lost from now on.
-    pub(crate) fn lose_answers(&self) {
-        self.set(Wire::LoseAnswers);
+    pub fn lose_answers(&self) {
+        self.set(Mode::LoseAnswers);
     }
 
     /// The open connections are cut.
-    pub(crate) fn cut(&self) {
-        self.set(Wire::Cut);
-        self.wire.send_replace(watch::Sender::new(Wire::Pass));
+    pub fn cut(&self) {
+        self.set(Mode::Cut);
+        self.wire.send_replace(watch::Sender::new(Mode::Pass));
     }
 
     /// The open connections swallow everything for ever; new ones pass.
-    pub(crate) fn swallow(&self) -> impl Sized + use<> {
-        self.set(Wire::LoseAll);
+    pub fn swallow(&self) -> impl Sized + use<> {
+        self.set(Mode::LoseAll);
         // Kept by the caller: dropping it would cut them.
-        self.wire.send_replace(watch::Sender::new(Wire::Pass))
+        self.wire.send_replace(watch::Sender::new(Mode::Pass))
     }
 }
 
-impl Drop for Proxy {
+impl Drop for Wire {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn connection(client: TcpStream, port: u16, state: watch::Receiver<Wire>) {
+async fn connection(client: TcpStream, port: u16, state: watch::Receiver<Mode>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
         return;
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let there = copy(from_client, to_server, state.clone(), &[Wire::Pass, Wire::LoseAnswers]);
-    let back = copy(from_server, to_client, state, &[Wire::Pass]);
+    let there = copy(from_client, to_server, state.clone(), &[Mode::Pass, Mode::LoseAnswers]);
+    let back = copy(from_server, to_client, state, &[Mode::Pass]);
     // One end that goes takes the other with it.
     tokio::select! {
         () = there => {}
@@ -93,12 +93,12 @@ async fn connection(client: TcpStream, port: u16, state: watch::Receiver<Wire>) 
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut state: watch::Receiver<Wire>,
-    passes: &[Wire],
+    mut state: watch::Receiver<Mode>,
+    passes: &[Mode],
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let cut = state.wait_for(|wire| *wire == Wire::Cut);
+        let cut = state.wait_for(|wire| *wire == Mode::Cut);
         let read = tokio::select! {
             _ = cut => return,
             read = from.read(&mut buffer) => read.unwrap_or(0),
