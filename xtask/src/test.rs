@@ -1,14 +1,18 @@
-//! `cargo xtask test`: everything. `cargo test` over the whole workspace with a real etcd and kubectl at hand, then the
-//! conformance check over what ran, then the end-to-end scenarios.
+//! `cargo xtask test`: everything. `cargo test` over the whole workspace with a real etcd and kubectl at hand, the tests of
+//! the etcd backend again on its other versions and on clusters, then the conformance check over what ran, then the
+//! end-to-end scenarios.
 
+mod matrix;
+
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::record::{self, Executables, Outcome, Parser};
+use crate::record::{self, Executables, Outcome, Parser, Test};
 use crate::section::Sections;
 use crate::tools::{EtcdVersion, Tools};
 use crate::workspace::{EVERYTHING, Workspace};
@@ -47,7 +51,10 @@ pub(crate) fn sections_of(workspace: &Workspace, options: &Options, sections: &m
     let Some(built) = built.filter(|_| compiled) else {
         return;
     };
-    sections.run("tests", || run_tests(workspace, &tools, &built.executables));
+    let mut tests = Vec::new();
+    sections.run("tests", || run_tests(workspace, &tools, &built.executables, &mut tests));
+    matrix::sections_of(workspace, &tools, &built.executables, &mut tests, sections);
+    sections.run("record of the tests", || sum_up(workspace, &tests));
     sections.run("conformance", || {
         conformance::run(workspace, &conformance::Options::after_a_run())
     });
@@ -126,19 +133,30 @@ fn package_of(message: &Value) -> Option<String> {
     }
 }
 
-fn run_tests(workspace: &Workspace, tools: &Tools, executables: &Executables) -> Result<()> {
+fn run_tests(workspace: &Workspace, tools: &Tools, executables: &Executables, tests: &mut Vec<Test>) -> Result<()> {
     record::clear(workspace)?;
     let mut command = workspace.cargo(&["test", "--no-fail-fast", "--color=never"]);
     command.args(EVERYTHING);
     tools.export(&mut command);
+    let mut log = File::create(record::folder(workspace).join("cargo-test.log"))?;
+    let mut parser = Parser::new(workspace.root(), executables);
+    let status = follow(command, &mut parser, &mut log).context("cargo test")?;
+    let failed = failures(&parser.tests);
+    tests.append(&mut parser.tests);
+    if !status.success() || failed > 0 {
+        bail!("cargo test ended with {status}, {failed} tests failed");
+    }
+    Ok(())
+}
+
+/// Runs a command that runs tests, showing what it prints; the parser and the log get it too.
+fn follow(mut command: Command, parser: &mut Parser<'_>, log: &mut File) -> Result<ExitStatus> {
     // One pipe for both streams: cargo's headings are on one, the tests' lines on the other, and their order matters.
     let (reader, writer) = std::io::pipe().context("no pipe")?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    let mut child = command.spawn().context("cannot start cargo")?;
+    let mut child = command.spawn().context("cannot be started")?;
     // The command holds the writing ends; while they are open the pipe has no end.
     drop(command);
-    let mut log = std::fs::File::create(record::folder(workspace).join("cargo-test.log"))?;
-    let mut parser = Parser::new(workspace.root(), executables);
     let mut lines = BufReader::new(reader).split(b'\n');
     while let Some(line) = lines.next().transpose()? {
         let line = String::from_utf8_lossy(&line);
@@ -146,19 +164,31 @@ fn run_tests(workspace: &Workspace, tools: &Tools, executables: &Executables) ->
         writeln!(log, "{line}")?;
         parser.line(&line);
     }
-    let status = child.wait()?;
-    let tests = parser.tests;
-    record::write(workspace, &tests)?;
-    let count = |outcome| tests.iter().filter(|test| test.outcome == outcome).count();
-    let (passed, failed, ignored) = (count(Outcome::Ok), count(Outcome::Failed), count(Outcome::Ignored));
-    println!("all tests together: {passed} passed, {failed} failed, {ignored} ignored");
+    Ok(child.wait()?)
+}
+
+fn count(tests: &[Test], outcome: Outcome) -> usize {
+    tests.iter().filter(|test| test.outcome == outcome).count()
+}
+
+fn failures(tests: &[Test]) -> usize {
+    count(tests, Outcome::Failed)
+}
+
+/// Writes the record of all runs, and says how they went together.
+fn sum_up(workspace: &Workspace, tests: &[Test]) -> Result<()> {
+    record::write(workspace, tests)?;
     for test in tests.iter().filter(|test| test.outcome == Outcome::Failed) {
         println!("FAILED {} {} {}", test.package, test.target, test.name);
     }
-    if !status.success() || failed > 0 {
-        bail!("cargo test ended with {status}, {failed} tests failed");
-    }
-    anyhow::ensure!(passed > 0, "cargo test ran no test at all");
+    let (passed, failed, ignored) = (
+        count(tests, Outcome::Ok),
+        failures(tests),
+        count(tests, Outcome::Ignored),
+    );
+    println!("all tests together: {passed} passed, {failed} failed, {ignored} ignored");
+    anyhow::ensure!(failed == 0, "{failed} tests failed");
+    anyhow::ensure!(passed > 0, "no test ran at all");
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! The conformance suite over a real etcd, with values as they are and with encrypted ones.
+//! The conformance suite over a real etcd, with values as they are and with encrypted ones. Each case has a cluster of
+//! its own: of one server, or of three where `APISERVER_ETCD_MEMBERS` says so.
 
 mod common;
 
@@ -14,26 +15,67 @@ use apiserver_storage_kv::transform::{ConfigOptions, Transformer, Transformers};
 use apiserver_storage_testing::{Ability, Backend, Front, Fronted, Harness, OverKv, cases};
 use async_trait::async_trait;
 
-use common::Etcd;
+use common::{Etcd, Three};
 
-/// A cluster of one for each case.
+/// How many servers a cluster has.
+const MEMBERS: &str = "APISERVER_ETCD_MEMBERS";
+
+/// The servers of a case.
+enum Servers {
+    One(Etcd),
+    Three(Three),
+}
+
+impl Servers {
+    /// Starts as many as are asked for; `None` where tests are to be skipped.
+    async fn start() -> Option<Self> {
+        match std::env::var(MEMBERS).as_deref() {
+            Err(_) | Ok("" | "1") => Etcd::start().await.map(Self::One),
+            Ok("3") => Three::start().await.map(Self::Three),
+            Ok(other) => panic!("{MEMBERS} is 1 or 3, not {other:?}"),
+        }
+    }
+
+    /// A connection to all of them.
+    async fn connect(&self) -> EtcdKv {
+        match self {
+            Self::One(etcd) => etcd.connect().await,
+            Self::Three(three) => common::connect(three.config()).await,
+        }
+    }
+
+    /// Kills all of them, and starts them again on the same data.
+    async fn restart(&mut self) {
+        let members = match self {
+            Self::One(etcd) => std::slice::from_mut(etcd),
+            Self::Three(three) => &mut three.members,
+        };
+        members.iter_mut().for_each(Etcd::kill);
+        members.iter_mut().for_each(Etcd::run);
+        for member in members {
+            member.ready().await;
+        }
+    }
+}
+
+/// A cluster for each case.
 struct Plain {
     kv: Arc<EtcdKv>,
-    etcd: Etcd,
+    servers: Servers,
 }
 
 impl Plain {
     async fn running() -> Self {
-        let Some(etcd) = Etcd::start().await else {
+        let Some(servers) = Servers::start().await else {
             // The suite cannot skip by itself, and every case of this file needs a server. That it is skipped was said.
             std::process::exit(0);
         };
-        let kv = Arc::new(etcd.connect().await);
-        Self { kv, etcd }
+        let kv = Arc::new(servers.connect().await);
+        Self { kv, servers }
     }
 
     async fn crash(&mut self) {
-        self.etcd.restart().await;
+        self.servers.restart().await;
         // A read goes to the new process; the next write is not the one to find the old connection dead.
         common::until(|| self.kv.health().is_ok(), "the cluster answers").await;
         let answers = async { while self.kv.coordination_get("any").await.is_err() {} };

@@ -39,6 +39,23 @@ pub(super) const ETCD: Archive = Archive {
     program: None,
 };
 
+/// etcd and etcdctl of the oldest supported line: the release whose checksums are on record elsewhere too.
+pub(super) const ETCD_3_4: Archive = Archive {
+    version: "3.4.13",
+    address: "https://github.com/etcd-io/etcd/releases/download/v3.4.13/etcd-v3.4.13-linux-{arch}.tar.gz",
+    checksums: [
+        (
+            "amd64",
+            "2ac029e47bab752dacdb7b30032f230f49e2f457cbc32e8f555c2210bb5ff107",
+        ),
+        (
+            "arm64",
+            "1934ebb9f9f6501f706111b78e5e321a7ff8d7792d3d96a76e2d01874e42a300",
+        ),
+    ],
+    program: None,
+};
+
 /// kubectl.
 pub(super) const KUBECTL: Archive = Archive {
     version: "1.34.1",

@@ -20,8 +20,8 @@ use crate::workspace::Workspace;
 const PROTOX: &str = "protox@0.10.0";
 /// kubectl before this one has other output and lacks verbs that the scenarios use.
 const OLDEST_KUBECTL: Version = Version(1, 30, 0);
-/// etcd before this one is not supported by the backend.
-const OLDEST_ETCD: Version = Version(3, 4, 0);
+/// etcd before this one, of the line that tests run on where nothing else is asked for, is not taken.
+const OLDEST_ETCD: Version = Version(3, 5, 16);
 
 /// Set for everything xtask starts: a test whose program is missing must fail instead of skipping itself.
 pub(crate) const REQUIRE_TOOLS: &str = "APISERVER_REQUIRE_TOOLS";
@@ -49,11 +49,20 @@ impl std::fmt::Display for Version {
 /// Which etcd to test against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum EtcdVersion {
-    /// Whatever is at hand and supported, otherwise the newest packaged one.
+    /// Whatever is at hand from 3.5.16 on, otherwise the newest packaged one.
     #[default]
     Newest,
-    /// Exactly this minor version.
+    /// Exactly this minor version; of 3.5 from 3.5.16 on.
     Minor(u32, u32),
+}
+
+impl std::fmt::Display for EtcdVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Newest => f.write_str("newest"),
+            Self::Minor(major, minor) => write!(f, "{major}.{minor}"),
+        }
+    }
 }
 
 impl std::str::FromStr for EtcdVersion {
@@ -87,6 +96,7 @@ impl EtcdVersion {
     fn accepts(self, found: Version) -> bool {
         match self {
             Self::Newest => found >= OLDEST_ETCD,
+            Self::Minor(3, 5) => found >= OLDEST_ETCD && (found.0, found.1) == (3, 5),
             Self::Minor(major, minor) => (found.0, found.1) == (major, minor),
         }
     }
@@ -98,6 +108,14 @@ impl EtcdVersion {
             Self::Minor(3, 4) => &["bookworm"],
             Self::Minor(3, 5) => &["trixie", "sid"],
             Self::Minor(..) => &["sid"],
+        }
+    }
+
+    /// The official release that stands in for the package elsewhere.
+    fn archive(self) -> &'static archive::Archive {
+        match self {
+            Self::Minor(3, 4) => &archive::ETCD_3_4,
+            Self::Newest | Self::Minor(..) => &archive::ETCD,
         }
     }
 }
@@ -125,6 +143,19 @@ impl Tools {
             etcdctl,
             kubectl,
             protoc,
+        })
+    }
+
+    /// The same programs with an etcd of this version: the same one, if it is that.
+    pub(crate) fn with_etcd(&self, workspace: &Workspace, wanted: EtcdVersion) -> Result<Self> {
+        if wanted.accepts(version_of(&self.etcd, &["--version"])?) {
+            return Ok(self.clone());
+        }
+        let (etcd, etcdctl) = find_etcd(workspace, wanted)?;
+        Ok(Self {
+            etcd,
+            etcdctl,
+            ..self.clone()
         })
     }
 
@@ -233,14 +264,14 @@ fn find_etcd(workspace: &Workspace, wanted: EtcdVersion) -> Result<(PathBuf, Pat
         version_of(&etcdctl, &["version"])?;
         Ok((etcd, etcdctl))
     };
-    let install = "install etcd 3.4 or newer with etcdctl, and set ETCD to its path";
+    let install = format!("install etcd {wanted} with etcdctl, and set ETCD to its path");
     fetch(
         workspace,
         wanted.suites(),
         "etcd",
         &["etcd-server", "etcd-client"],
-        &archive::ETCD,
-        install,
+        wanted.archive(),
+        &install,
         check,
     )
 }
@@ -366,8 +397,11 @@ mod tests {
     fn an_older_kubectl_or_another_etcd_is_not_taken() {
         assert!(Version(1, 29, 9) < OLDEST_KUBECTL);
         assert!(Version(1, 30, 0) >= OLDEST_KUBECTL);
-        assert!(!EtcdVersion::Newest.accepts(Version(3, 3, 27)));
+        assert!(!EtcdVersion::Newest.accepts(Version(3, 4, 45)));
         assert!(EtcdVersion::Newest.accepts(Version(3, 6, 0)));
+        assert!(!EtcdVersion::Minor(3, 5).accepts(Version(3, 5, 15)));
+        assert!(EtcdVersion::Minor(3, 5).accepts(Version(3, 5, 16)));
+        assert!(!EtcdVersion::Minor(3, 5).accepts(Version(3, 6, 16)));
         assert!(!EtcdVersion::Minor(3, 4).accepts(Version(3, 5, 1)));
         assert_eq!("3.4".parse(), Ok(EtcdVersion::Minor(3, 4)));
         assert!("three".parse::<EtcdVersion>().is_err());
