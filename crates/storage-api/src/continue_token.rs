@@ -9,8 +9,12 @@ use crate::revision::Revision;
 /// Where a page ended: the snapshot and the key to go on with.
 ///
 /// Wire form: base64url without padding of `{"v":"meta.k8s.io/v1","rv":<revision>,"start":"<relative key>"}`. A token
-/// from another Kubernetes-style server on the same store is understood, and the other way round.
+/// from another Kubernetes-style server on the same store is understood, and the other way round. The key is that of the
+/// last object and a NUL; such a start is taken byte for byte, whatever slashes are in it, so that no key is skipped or
+/// shown twice (`storage-api/CONT-23`). One slash in front is no part of it: upstream's cache writes it.
 /// Upstream: pkg/storage/continue.go.
+// deviates: storage-api/CONT-22: a token says nothing of selector, limit or kind, and is not signed, because other
+// servers on the same store must understand it. It cannot lead out of the prefix of the list that it is used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContinueToken {
     revision: Option<Revision>,
@@ -49,10 +53,12 @@ impl ContinueToken {
     /// list; a key outside of it makes no token (`storage-api/CONT-02`).
     pub fn after(revision: Revision, scope: &KeyPrefix, last: &str) -> Option<Self> {
         let relative = last.strip_prefix(scope.as_str())?;
+        // One slash in front is dropped when the token comes back.
+        let slash = if relative.starts_with('/') { "/" } else { "" };
         // The next key begins strictly after the last one.
         Some(Self {
             revision: Some(revision),
-            start: format!("{relative}\0"),
+            start: format!("{slash}{relative}\0"),
         })
     }
 
@@ -145,11 +151,21 @@ impl ContinueToken {
     }
 }
 
-/// A start that path cleaning would change could lead out of the list's prefix (`storage-api/CONT-08`).
+/// A start that path cleaning would change could lead out of the list's prefix (`storage-api/CONT-08`). Doubled and
+/// final slashes cannot, and stand in keys that a server wrote; they pass where a NUL says that this is such a key.
 fn check_start(start: &str) -> Result<(), TokenError> {
     let relative = start.strip_prefix('/').unwrap_or(start);
+    let (relative, is_key) = match relative.strip_suffix('\0') {
+        Some(key) => (key, true),
+        None => (relative, false),
+    };
+    let allowed = |segment| match segment {
+        "." | ".." => false,
+        "" => is_key,
+        segment => !segment.contains('\0'),
+    };
     // `/` alone resolves to the prefix itself.
-    let clean = relative.is_empty() || relative.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+    let clean = relative.is_empty() || relative.split('/').all(allowed);
     if clean {
         Ok(())
     } else {
@@ -197,6 +213,13 @@ mod tests {
             (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"key/../.."}"#, Err("leaves")),
             (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a//b"}"#, Err("leaves")),
             (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a/"}"#, Err("leaves")),
+            (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"../a\u0000"}"#, Err("leaves")),
+            (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a/..\u0000"}"#, Err("leaves")),
+            (r#"{"v":"meta.k8s.io/v1","rv":1,"start":"a\u0000/b"}"#, Err("leaves")),
+            (
+                r#"{"v":"meta.k8s.io/v1","rv":1,"start":"/ns/a\u0000"}"#,
+                Ok("/pods/ns/a\0"),
+            ),
         ] {
             match (ContinueToken::decode(&encode(json)), want) {
                 (Ok(token), Ok(start)) => assert_eq!(token.start(&prefix), start, "{json}"),
@@ -208,5 +231,24 @@ mod tests {
             ContinueToken::decode("e30=").is_err(),
             "padding is not part of the form"
         );
+    }
+
+    // covers: storage-api/CONT-23, storage-api/GAP-02
+    #[test]
+    fn every_key_can_be_gone_on_after() {
+        let prefix = KeyPrefix::new(&ResourcePrefix::new("/pods/").unwrap(), "/pods/").unwrap();
+        for key in [
+            "/pods/ns/a",
+            "/pods//a",
+            "/pods///a",
+            "/pods/ns//a/",
+            "/pods/",
+            "/pods/é",
+        ] {
+            let token = ContinueToken::after(Revision::MIN, &prefix, key).unwrap();
+            let back = ContinueToken::decode(&token.encode()).unwrap();
+            assert_eq!(back.start(&prefix), format!("{key}\0"), "{key}");
+            assert_eq!(back, token);
+        }
     }
 }

@@ -245,6 +245,36 @@ impl StorageError {
         }
     }
 
+    /// Upstream's number for this kind of error, where it has one (`storage-api/ERR-01`). Conflict and invalid object are
+    /// two: a backend that finds another revision raises the first, a failed precondition is the second.
+    // deviates: storage-api/ERR-03: errors say their own part in our words and leave the cause to `source()`; who needs
+    // the number has it here.
+    pub fn code(&self) -> Option<u8> {
+        match self {
+            Self::KeyNotFound { .. } => Some(1),
+            Self::KeyExists { .. } => Some(2),
+            Self::Conflict { .. } => Some(3),
+            Self::InvalidObject { .. } => Some(4),
+            Self::Unreachable { .. } => Some(5),
+            Self::Timeout { .. } => Some(6),
+            Self::Unreadable { .. } => Some(7),
+            _ => None,
+        }
+    }
+
+    /// The stored value cannot be decrypted or decoded, also where that is only the cause of this error: callers wrap it
+    /// on its way up. The other questions look at the error itself (`storage-api/ERR-05`).
+    pub fn is_unreadable(&self) -> bool {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(current) = error {
+            if matches!(current.downcast_ref(), Some(Self::Unreadable { .. })) {
+                return true;
+            }
+            error = current.source();
+        }
+        false
+    }
+
     /// The stored state is not the expected one: conflict or failed precondition.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::InvalidObject { .. })
@@ -291,3 +321,77 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 // A `Result` travels through every layer; large payloads belong into boxes.
 const _: () = assert!(std::mem::size_of::<StorageError>() <= 88);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::UnreadableReason;
+
+    fn unreadable() -> StorageError {
+        StorageError::Unreadable {
+            key: "/registry/pods/ns/a".into(),
+            revision: None,
+            reason: UnreadableReason::Decode("json".into()),
+        }
+    }
+
+    // covers: storage-api/ERR-01, storage-api/ERR-18
+    #[test]
+    fn kinds_of_errors_have_upstreams_numbers() {
+        let key = || "/registry/pods/ns/a".to_owned();
+        let conflict = StorageError::Conflict {
+            key: key(),
+            stored: None,
+            expected: None,
+        };
+        let invalid = StorageError::InvalidObject {
+            key: key(),
+            message: String::new(),
+        };
+        // Both are lost races for who asks whether to try again, and yet two kinds.
+        assert!(conflict.is_conflict() && invalid.is_conflict());
+        for (error, code) in [
+            (StorageError::KeyNotFound { key: key() }, Some(1)),
+            (StorageError::KeyExists { key: key() }, Some(2)),
+            (conflict, Some(3)),
+            (invalid, Some(4)),
+            (StorageError::Unreachable { source: "x".into() }, Some(5)),
+            (StorageError::Timeout { key: key() }, Some(6)),
+            (unreadable(), Some(7)),
+            (StorageError::Closed, None),
+            (StorageError::expired_list(), None),
+        ] {
+            assert_eq!(error.code(), code, "{error}");
+        }
+    }
+
+    // covers: storage-api/ERR-05
+    #[test]
+    fn only_the_question_for_unreadable_objects_looks_at_causes() {
+        let wrapped = StorageError::callback(StorageError::Internal {
+            message: "while listing".into(),
+            source: Some(unreadable().into()),
+        });
+        assert!(unreadable().is_unreadable() && wrapped.is_unreadable());
+        let not_found = StorageError::callback(StorageError::KeyNotFound { key: String::new() });
+        assert!(!not_found.is_not_found() && !not_found.is_unreadable());
+        let exists = StorageError::callback(StorageError::KeyExists { key: String::new() });
+        assert!(!exists.is_exists());
+        let expired = StorageError::callback(StorageError::expired_watch());
+        assert!(!expired.is_expired());
+    }
+
+    // covers: storage-api/LIST-35
+    #[test]
+    fn without_a_token_the_text_says_to_start_again() {
+        let StorageError::Expired { message, token } = StorageError::expired_continue(None) else {
+            panic!("another kind of error");
+        };
+        assert_eq!(token, None);
+        assert_eq!(
+            message,
+            "The provided continue parameter is too old to display a consistent list result. You must start a new list \
+             without the continue parameter."
+        );
+    }
+}

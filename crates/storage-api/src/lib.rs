@@ -17,6 +17,7 @@ mod resource;
 
 pub mod codec;
 mod entry;
+mod forms;
 mod meta;
 mod normalizer;
 mod object;
@@ -26,6 +27,7 @@ mod list;
 mod options;
 mod preconditions;
 mod selector;
+mod unreadables;
 mod watch;
 
 mod storage;
@@ -36,6 +38,7 @@ pub mod time;
 pub use self::codec::{MediaType, json};
 pub use self::continue_token::{ContinueToken, TokenError};
 pub use self::entry::{Attributes, Entry, Fields, Labels, Origin, Record, UnreadableReason, digest};
+pub use self::forms::{FormKey, Forms};
 pub use self::error::{BoxError, Result, StorageError, chain};
 pub use self::key::{Key, KeyPrefix, ResourcePrefix, Scope};
 pub use self::list::{Collected, List, ListEnd, Page};
@@ -51,8 +54,9 @@ pub use self::options::{
 };
 pub use self::preconditions::Preconditions;
 pub use self::resource::{GroupVersionKind, Index, ResourceInfo, ResourceScope, SelectableField};
-pub use self::revision::Revision;
+pub use self::revision::{HighWaterMark, Revision};
 pub use self::selector::{FieldSelector, LabelSelector, SelectionPredicate, SelectorError};
 pub use self::storage::{Change, Check, NoCheck, NotReady, Stats, Storage, StorageExt, Ttl, Update};
 pub use self::typed::{Typed, TypedList};
+pub use self::unreadables::Unreadables;
 pub use self::watch::{Batch, Event, EventKind, Watch, WatchItem};

@@ -9,7 +9,9 @@ use crate::continue_token::ContinueToken;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::revision::Revision;
+use crate::unreadables::Unreadables;
 
+// deviates: storage-api/VER-05: a list cannot be at revision zero, and metadata is put around it where it is served.
 /// The answer of a list. The revision is known before the first entry; the end ([`ListEnd`]) comes with the last page.
 ///
 /// A stream that fails midway yields the error as its last item; what came before is no complete list, and a server
@@ -100,6 +102,45 @@ impl List {
             }
         }
         Ok(all)
+    }
+}
+
+impl List {
+    /// Reads all pages of a list that was asked to [include](crate::OnUnreadable::Include) unreadable objects: those
+    /// that can be read, and the names of the others. Ends early at [`Unreadables::LIMIT`] of them.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a page, where no object before it was unreadable; otherwise it is in the [`Unreadables`].
+    pub async fn collect_readable(mut self) -> Result<(Collected, Unreadables)> {
+        let mut unreadable = Unreadables::default();
+        let mut all = Collected {
+            revision: self.revision,
+            entries: Vec::new(),
+            next: None,
+            remaining: None,
+        };
+        while let Some(page) = self.pages.next().await {
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    unreadable.fail(error)?;
+                    break;
+                }
+            };
+            for entry in page.entries {
+                if entry.unreadable_reason().is_none() {
+                    all.entries.push(entry);
+                } else if !unreadable.push(&entry) {
+                    return Ok((all, unreadable));
+                }
+            }
+            if let Some(end) = page.end {
+                (all.next, all.remaining) = (end.next, end.remaining);
+                break;
+            }
+        }
+        Ok((all, unreadable))
     }
 }
 

@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::error::StorageError;
+use crate::revision::Revision;
 use crate::time::Time;
+
+/// The annotation of the bookmark that ends the initial events of a watch.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// `ObjectMeta` with Kubernetes' field names and order.
 ///
@@ -111,6 +116,33 @@ impl Meta {
         self.deletion_timestamp.is_some()
     }
 
+    /// The revision that the object says it is of; `None` when it says nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::InvalidResourceVersion`](crate::StorageError::InvalidResourceVersion) for a text that is no
+    /// number.
+    pub fn revision(&self) -> Result<Option<Revision>, StorageError> {
+        Revision::parse(self.resource_version.as_deref().unwrap_or_default())
+    }
+
+    /// Says which revision the object is of, whatever it said before; nothing else changes.
+    pub fn set_revision(&mut self, revision: Option<Revision>) {
+        self.resource_version = revision.map(|revision| revision.to_string());
+    }
+
+    /// Marks a bookmark as the end of the initial events of a watch.
+    pub fn mark_initial_events_end(&mut self) {
+        self.annotations.insert(INITIAL_EVENTS_END.into(), "true".into());
+    }
+
+    /// Whether this is the metadata of the bookmark that ends the initial events of a watch.
+    pub fn is_initial_events_end(&self) -> bool {
+        self.annotations
+            .get(INITIAL_EVENTS_END)
+            .is_some_and(|value| value == "true")
+    }
+
     /// Reads the metadata of a decoded object; absent metadata is empty metadata.
     ///
     /// # Errors
@@ -138,4 +170,48 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    // covers: storage-api/VER-03, storage-api/VER-04
+    #[test]
+    fn an_object_says_which_revision_it_is_of() {
+        for (text, want) in [
+            (json!({}), Ok(None)),
+            (json!({"resourceVersion": ""}), Ok(None)),
+            (json!({"resourceVersion": "12"}), Ok(Revision::new(12))),
+            (json!({"resourceVersion": "x"}), Err(())),
+        ] {
+            let object = json!({"metadata": text});
+            let mut meta = Meta::of(&object).unwrap();
+            assert_eq!(meta.revision().map_err(drop), want, "{object}");
+            meta.set_revision(Revision::new(7));
+            assert_eq!(
+                serde_json::to_value(&meta).unwrap(),
+                json!({"resourceVersion": "7"}),
+                "{object}"
+            );
+            meta.set_revision(None);
+            assert_eq!(serde_json::to_value(&meta).unwrap(), json!({}), "{object}");
+        }
+    }
+
+    // covers: storage-api/VER-15
+    #[test]
+    fn the_end_of_initial_events_is_an_annotation() {
+        let mut meta = Meta::default();
+        assert!(!meta.is_initial_events_end());
+        meta.mark_initial_events_end();
+        assert!(meta.is_initial_events_end());
+        let wire = json!({"annotations": {"k8s.io/initial-events-end": "true"}});
+        assert_eq!(serde_json::to_value(&meta).unwrap(), wire);
+        for other in ["false", "", "True", "1"] {
+            meta.annotations.insert(INITIAL_EVENTS_END.into(), other.into());
+            assert!(!meta.is_initial_events_end(), "{other:?}");
+        }
+    }
 }

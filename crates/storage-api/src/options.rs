@@ -107,6 +107,8 @@ impl ReadAt {
 }
 
 /// Options of [`Storage::get`](crate::Storage::get).
+// deviates: storage-api/GET-07: there is no empty object for one that is missing; callers ask
+// `StorageError::is_not_found`, or `Typed::find`, which answers with an option.
 #[derive(Debug, Clone, Default)]
 pub struct GetOptions {
     /// How fresh the answer must be.
@@ -170,6 +172,9 @@ pub struct DeleteOptions {
 }
 
 /// Where a watch begins.
+///
+/// Asking for initial events always means this: there is no switch under which a watch replays history instead.
+// deviates: storage-api/WATCH-13: that switch is upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchStart {
     /// With the current state as initial entries, at least as fresh as asked, then live.
@@ -200,6 +205,11 @@ impl WatchStart {
 }
 
 /// Options of [`Storage::watch`](crate::Storage::watch).
+///
+/// Progress needs no object to be told in, so every store can report it; when an event was read is not told with it, a
+/// cache takes the time when it gets it.
+// deviates: storage-api/WATCH-43: nothing has to be built to report progress.
+// deviates: storage-api/WATCH-46: events are not wrapped with a time for the cache.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
     /// Where to begin.
@@ -231,5 +241,28 @@ impl WatchOptions {
             start,
             ..Self::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // covers: storage-api/WATCH-47
+    #[test]
+    fn a_watch_is_told_its_start_its_selection_and_what_to_report() {
+        // Without `..`: what is added here is looked at by watches, and this list has to say so.
+        let WatchOptions {
+            start,
+            predicate,
+            progress,
+            previous,
+        } = WatchOptions::default();
+        assert_eq!(start, WatchStart::Now);
+        assert!(predicate.is_empty() && !progress && previous);
+        // The scope says whether it is recursive; version and initial events say where to begin, and nothing else does.
+        let start = WatchStart::parse("7", Some(true)).unwrap();
+        let asked = Revision::parse("7").unwrap().unwrap();
+        assert_eq!(start, WatchStart::InitialState(ReadAt::NotOlderThan(asked)));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,28 @@ impl Revision {
     }
 }
 
+/// The highest revision that anybody has told of, under concurrent callers: for compaction points and progress, which
+/// only grow.
+#[derive(Debug, Default)]
+pub struct HighWaterMark(AtomicU64);
+
+impl HighWaterMark {
+    /// No revision yet.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Raises the mark; whether this revision is above every one before (`storage-api/VER-16`).
+    pub fn update(&self, revision: Revision) -> bool {
+        self.0.fetch_max(revision.get(), Ordering::AcqRel) < revision.get()
+    }
+
+    /// The highest revision so far.
+    pub fn get(&self) -> Option<Revision> {
+        Revision::new(self.0.load(Ordering::Acquire))
+    }
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -105,5 +128,40 @@ mod tests {
                 .map_err(|_| ());
             assert_eq!(got, want, "resourceVersion {text:?}");
         }
+    }
+
+    // covers: storage-api/VER-11
+    #[test]
+    fn revisions_compare_as_numbers() {
+        let at = |text| Revision::parse(text).unwrap();
+        assert!(at("9") < at("10") && at("10") < at("100"));
+        assert!(at("0") < at("1"), "no revision is before every one");
+        assert_eq!(at("010"), at("10"));
+        // An unparsable one never gets as far as a comparison.
+        assert!(Revision::parse("a").is_err());
+    }
+
+    // covers: storage-api/VER-16
+    #[test]
+    fn of_those_who_raise_a_mark_at_once_each_height_has_one_first() {
+        let mark = HighWaterMark::new();
+        assert_eq!(mark.get(), None);
+        let raised: Vec<u64> = std::thread::scope(|scope| {
+            let raise = |offset: u64| {
+                let mark = &mark;
+                move || {
+                    let own = (0..1000).map(|n| (n * 7919 + offset * 13) % 1000 + 1);
+                    own.filter(|n| mark.update(Revision::new(*n).unwrap()))
+                        .collect::<Vec<_>>()
+                }
+            };
+            let threads: Vec<_> = (0..4).map(|offset| scope.spawn(raise(offset))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let unique: std::collections::BTreeSet<_> = raised.iter().collect();
+        assert_eq!(unique.len(), raised.len(), "no value was the highest twice");
+        assert_eq!(mark.get(), Revision::new(1000));
+        assert_eq!(unique.last(), Some(&&1000));
+        assert!(!mark.update(Revision::new(1000).unwrap()) && !mark.update(Revision::MIN));
     }
 }

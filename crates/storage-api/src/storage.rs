@@ -24,10 +24,15 @@ use crate::watch::Watch;
 /// - **Consistency.** A read at [`ReadAt::MostRecent`](crate::ReadAt) reflects every write that was acknowledged
 ///   before it began.
 /// - **Atomicity.** A write happens as a whole or not at all; two writers of one state never both win.
-/// - **Cancellation.** Dropping a future at any point leaves nothing behind; a write may then have happened or not.
+/// - **Cancellation.** Dropping a future at any point leaves nothing behind; a write may then have happened or not. That
+///   is also how deadlines of callers end a list or watch, between any two objects.
 /// - **Callbacks** ([`Update`], [`Check`]) run without any lock held, once per attempt, each time on fresh state.
 ///
 /// One store is shared as `Arc<dyn Storage>`; it is not generic over the kind.
+// deviates: storage-api/LIST-44: a caller whose time is over drops the list; no error of its own is made for nobody.
+// deviates: storage-api/STAT-10: revisions are a type of this crate, so there is no object to ask for it.
+// deviates: storage-api/CREATE-06: a create always answers with its entry, which is read from the bytes that are sent;
+// the read happens before the write and guards it.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     /// The kind that is stored here.

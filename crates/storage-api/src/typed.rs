@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 
 use crate::entry::Entry;
 use crate::error::Result;
@@ -66,20 +67,45 @@ impl<T: Object> Typed<T> {
         self.storage.get(key, options).await?.decode()
     }
 
+    /// [`Storage::get`] of an object that may not be there.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), but for [`KeyNotFound`](crate::StorageError::KeyNotFound).
+    pub async fn find(&self, key: &Key, options: GetOptions) -> Result<Option<T>> {
+        match self.get(key, options).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     /// [`Storage::list`], decoded page by page.
     ///
     /// # Errors
     ///
     /// As there, and when an object does not decode.
     pub async fn list(&self, scope: &Scope, options: ListOptions) -> Result<TypedList<T>> {
-        let list = self.storage.list(scope, options).await?.collect().await?;
-        let items = list.entries.iter().map(Entry::decode).collect::<Result<_>>()?;
-        Ok(TypedList {
-            revision: list.revision,
-            items,
-            next: list.next,
-            remaining: list.remaining,
-        })
+        let list = self.storage.list(scope, options).await?;
+        let mut typed = TypedList {
+            revision: list.revision(),
+            items: Vec::new(),
+            next: None,
+            remaining: None,
+        };
+        let mut pages = list.into_pages();
+        // Decoded as they come: the bytes of a page go before the next one is read.
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            typed.items.reserve(page.entries.len());
+            for entry in &page.entries {
+                typed.items.push(entry.decode()?);
+            }
+            if let Some(end) = page.end {
+                (typed.next, typed.remaining) = (end.next, end.remaining);
+                break;
+            }
+        }
+        Ok(typed)
     }
 
     /// [`Storage::guaranteed_update`]: `update` gets the current object, or `None` where nothing is stored and the
