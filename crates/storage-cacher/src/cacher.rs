@@ -14,8 +14,7 @@ use apiserver_storage_api::{
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::check::Comparison;
 use crate::config::CacherConfig;
@@ -32,11 +31,12 @@ const BACKEND_WATCHES: usize = 1_000;
 
 /// A watch cache: a [`Storage`] that serves reads and watches of another one from memory.
 ///
-/// One task per cache lists and watches the storage below; everything else happens in the tasks of the callers.
-/// Dropping the cache, or [`close`](Cacher::close), stops that task and ends all watches without an error.
+/// One task per cache, its feed, lists and watches the storage below; everything else happens in the tasks of the
+/// callers. Dropping the cache, or [`close`](Cacher::close), ends the feed, and all watches without an error.
 pub struct Cacher {
     shared: Arc<Shared>,
-    feed: Mutex<Option<JoinHandle<()>>>,
+    /// Closed once the feed is gone.
+    feed: watch::Receiver<()>,
 }
 
 /// What the verbs, the feed and the watchers share.
@@ -70,6 +70,17 @@ impl Cacher {
     ///
     /// Outside of a tokio runtime.
     pub fn new(inner: Arc<dyn Storage>, config: CacherConfig) -> Self {
+        let (cache, feed) = Self::parts(inner, config);
+        tokio::spawn(feed);
+        cache
+    }
+
+    /// The cache and its feed, apart: drive the future yourself. It ends when the cache is closed or dropped; a cache
+    /// whose feed is not driven never becomes ready, and is closed when its feed is dropped.
+    ///
+    /// Needs no runtime, and neither does the cache: all time comes from [`CacherConfig::clock`], all randomness from
+    /// [`CacherConfig::rng`], so that a simulation decides the order of everything.
+    pub fn parts(inner: Arc<dyn Storage>, config: CacherConfig) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let info = inner.resource().clone();
         let limits = Limits {
             bytes: config.history_bytes,
@@ -96,11 +107,13 @@ impl Cacher {
             info,
             config,
         });
-        let feed = tokio::spawn(feed::run(Arc::clone(&shared)));
-        Self {
-            shared,
-            feed: Mutex::new(Some(feed)),
-        }
+        let (alive, ended) = watch::channel(());
+        let guard = Guard {
+            shared: Arc::clone(&shared),
+            _alive: alive,
+        };
+        let feed = async move { feed::run(Arc::clone(&guard.shared)).await };
+        (Self { shared, feed: ended }, feed)
     }
 
     /// Waits until the cache is ready, or closed.
@@ -113,16 +126,13 @@ impl Cacher {
         self.ready()
     }
 
-    /// Stops the cache: its task has ended when this returns, watches end without an error, and reads go to the
+    /// Stops the cache: its feed has ended when this returns, watches end without an error, and reads go to the
     /// storage below. May be called again.
     pub async fn close(&self) {
         self.shared.close();
-        let feed = self.feed.lock().take();
-        if let Some(feed) = feed {
-            feed.abort();
-            // Cancelled is what was asked for.
-            let _ = feed.await;
-        }
+        let mut feed = self.feed.clone();
+        // Nothing is ever sent; what is waited for is the end of the sender.
+        while feed.changed().await.is_ok() {}
     }
 
     /// Compares the cache with the storage below, object by object, at one revision. Happens by itself every now and
@@ -170,9 +180,18 @@ impl Shared {
 impl Drop for Cacher {
     fn drop(&mut self) {
         self.shared.close();
-        if let Some(feed) = self.feed.lock().take() {
-            feed.abort();
-        }
+    }
+}
+
+/// Goes with the feed: a cache without one is closed.
+struct Guard {
+    shared: Arc<Shared>,
+    _alive: watch::Sender<()>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }
 

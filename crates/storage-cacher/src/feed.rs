@@ -43,7 +43,17 @@ enum Over {
     Closed,
 }
 
+/// Lists and follows the storage below until the cache is closed.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let closing = Arc::clone(&shared);
+    tokio::select! {
+        biased;
+        () = closing.status.closed() => {}
+        () = work(shared) => {}
+    }
+}
+
+async fn work(shared: Arc<Shared>) {
     let check = next_check(&shared);
     let mut feed = Feed {
         shared,
@@ -73,7 +83,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Over::Resume(_) => {}
         }
     }
-    feed.shared.close();
 }
 
 struct Feed {
@@ -221,7 +230,38 @@ impl Feed {
                     None => std::future::pending().await,
                 }
             };
+            // In this order: what comes rarely is not kept waiting by what comes often.
             tokio::select! {
+                biased;
+                () = shared.feed_wake.notified() => {
+                    if shared.went_back.load(Ordering::Acquire) {
+                        return Over::Relist("the storage went back to an earlier revision".into());
+                    }
+                    if asking.is_none() {
+                        asking = self.ask_for_progress();
+                    }
+                }
+                result = asked => {
+                    asking = None;
+                    match result {
+                        Err(StorageError::NotSupported { .. }) => self.without_progress(),
+                        // Best effort: the readers have their deadline, and whatever ails the backend ends the watch.
+                        Ok(()) | Err(_) => asking = self.ask_for_progress(),
+                    }
+                }
+                () = &mut tick => {
+                    tick = clock.sleep(reminders.tick());
+                    let round = self.tick();
+                    if round && asking.is_none() && reminders.is_wanted() && !shared.no_progress.load(Ordering::Acquire) {
+                        asking = Some(self.ask());
+                    }
+                }
+                result = &mut self.check => {
+                    self.check = next_check(&shared);
+                    if let Some(cause) = self.checked(result) {
+                        return Over::Relist(cause);
+                    }
+                }
                 item = watch.next() => match item {
                     None => return Over::Resume(None),
                     Some(Err(error)) => return over(error),
@@ -232,35 +272,6 @@ impl Feed {
                         }
                     }
                 },
-                result = asked => {
-                    asking = None;
-                    match result {
-                        Err(StorageError::NotSupported { .. }) => self.without_progress(),
-                        // Best effort: the readers have their deadline, and whatever ails the backend ends the watch.
-                        Ok(()) | Err(_) => asking = self.ask_for_progress(),
-                    }
-                }
-                () = shared.feed_wake.notified() => {
-                    if shared.went_back.load(Ordering::Acquire) {
-                        return Over::Relist("the storage went back to an earlier revision".into());
-                    }
-                    if asking.is_none() {
-                        asking = self.ask_for_progress();
-                    }
-                }
-                result = &mut self.check => {
-                    self.check = next_check(&shared);
-                    if let Some(cause) = self.checked(result) {
-                        return Over::Relist(cause);
-                    }
-                }
-                () = &mut tick => {
-                    tick = clock.sleep(reminders.tick());
-                    let round = self.tick();
-                    if round && asking.is_none() && reminders.is_wanted() && !shared.no_progress.load(Ordering::Acquire) {
-                        asking = Some(self.ask());
-                    }
-                }
             }
         }
     }

@@ -137,6 +137,7 @@ impl Shared {
     /// Waits a moment for a cache that is about to become ready.
     pub(crate) async fn wait_ready(&self) -> Result<Arc<Root>> {
         tokio::select! {
+            biased;
             () = self.status.settled() => {}
             () = self.config.clock.sleep(self.config.ready_timeout) => {}
         }
@@ -169,6 +170,7 @@ impl Shared {
             self.feed_wake.notify_one();
             let timeout = timeout.get_or_insert_with(|| self.config.clock.sleep(self.config.freshness_timeout));
             tokio::select! {
+            biased;
                 () = ticket.reached() => {}
                 () = timeout => {
                     self.metrics.waited(self.config.clock.monotonic().saturating_sub(began));
@@ -247,15 +249,19 @@ impl Shared {
 
     /// A list from the storage below, under the limit.
     async fn below(&self, scope: &Scope, options: ListOptions) -> Result<List> {
-        let limit = Arc::clone(&self.backend_lists);
-        let permit = tokio::select! {
-            permit = limit.acquire_owned() => permit.map_err(|_| StorageError::Closed)?,
+        let limit = &self.backend_lists;
+        let permit = match Arc::clone(limit).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => tokio::select! {
+            biased;
+            permit = Arc::clone(limit).acquire_owned() => permit.map_err(|_| StorageError::Closed)?,
             () = self.config.clock.sleep(self.config.freshness_timeout) => {
                 return Err(StorageError::TooManyRequests {
                     cause: "too many lists read from the storage below the cache".into(),
                     retry_after: RETRY_FRESHNESS,
                 });
             }
+            },
         };
         let list = self.inner.list(scope, options).await?;
         let revision = list.revision();

@@ -55,6 +55,13 @@ impl Status {
         let _ = state.wait_for(|(state, _)| !matches!(state, State::Pending(_))).await;
     }
 
+    /// Ends once the cache is closed.
+    pub(crate) async fn closed(&self) {
+        let mut state = self.0.subscribe();
+        // As above.
+        let _ = state.wait_for(|(state, _)| *state == State::Closed).await;
+    }
+
     pub(crate) fn check(&self, now: Duration) -> Result<(), NotReady> {
         let (state, since) = self.0.borrow().clone();
         let cause = match state {

@@ -376,6 +376,7 @@ impl Watcher {
             }
         };
         tokio::select! {
+            biased;
             // A dropped ring has ended, which the epoch tells.
             _ = self.wake.changed() => {}
             () = reminder => {}

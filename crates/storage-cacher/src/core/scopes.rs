@@ -1,6 +1,6 @@
 //! Which rings there are, and which of them a record concerns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use apiserver_storage_api::{Event, Index, Revision, Scope, SelectionPredicate};
@@ -48,7 +48,8 @@ type Ids = HashMap<Arc<str>, u64>;
 /// The rings by topic. The ring of the whole kind is not among them.
 #[derive(Debug, Default)]
 pub(crate) struct Rings {
-    rings: HashMap<u64, (Topic, Ring)>,
+    /// In the order in which they were made, which is the order in which they are woken.
+    rings: BTreeMap<u64, (Topic, Ring)>,
     next_id: u64,
     under: Ids,
     keys: Ids,

@@ -7,6 +7,8 @@
     reason = "shared by test binaries, used by nobody else"
 )]
 
+pub mod script;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
