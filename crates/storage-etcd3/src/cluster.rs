@@ -14,7 +14,7 @@ use apiserver_storage_api::time::{Clock, jitter};
 use apiserver_storage_api::{BoxError, Revision};
 use apiserver_storage_kv::{KvError, KvResult};
 use etcd_client::ResponseHeader;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::{EtcdConfig, EtcdConfigError};
 use crate::error::{Failure, classify, fault};
@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     current: AtomicUsize,
     identity: Mutex<Identity>,
     closed: watch::Sender<bool>,
+    /// A call waits longer than calls do.
+    slow: Notify,
 }
 
 /// Which store it is, and how far it was seen.
@@ -73,6 +75,7 @@ impl Cluster {
             current: AtomicUsize::new(0),
             identity: Mutex::default(),
             closed: watch::Sender::new(false),
+            slow: Notify::new(),
         })
     }
 
@@ -148,7 +151,7 @@ impl Cluster {
                 let clients = member.clients().await.map_err(not_sent)?;
                 call(&clients).await.map_err(classify)
             };
-            let cause = match self.within(self.config.request_timeout, attempt).await {
+            let cause = match self.watched(attempt).await {
                 Some(Ok(answer)) => return Ok(answer),
                 Some(Err(Failure::Answer(error))) => return Err(error),
                 Some(Err(Failure::NotSent(cause))) => cause,
@@ -168,6 +171,29 @@ impl Cluster {
             self.rotate(index);
             retry.pause(cause).await?;
         }
+    }
+
+    /// Awaits a call for at most as long as calls may take. One that takes long has its member looked at at once: if
+    /// there is no life in it the call ends then, with its connection.
+    async fn watched<T>(&self, attempt: impl Future<Output = T>) -> Option<T> {
+        let (limit, patience) = (self.config.request_timeout, self.patience());
+        let mut attempt = std::pin::pin!(attempt);
+        if let Some(done) = self.within(patience.min(limit), &mut attempt).await {
+            return Some(done);
+        }
+        self.slow.notify_one();
+        self.within(limit.saturating_sub(patience), attempt).await
+    }
+
+    /// How long an answer may take before the member is looked at closer.
+    pub(crate) fn patience(&self) -> Duration {
+        self.config.health_timeout / 2
+    }
+
+    /// Waits until a call takes long; not less than a little, however many do.
+    pub(crate) async fn suspicion(&self) {
+        self.clock().sleep(self.patience() / 2).await;
+        self.slow.notified().await;
     }
 
     /// Awaits for at most so long.

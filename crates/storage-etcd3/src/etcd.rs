@@ -45,6 +45,7 @@ impl EtcdKv {
         health::probe(&shared).await;
         let mut tasks = vec![
             tokio::spawn(health::run(Arc::clone(&shared))),
+            tokio::spawn(health::learn(Arc::clone(&shared))),
             tokio::spawn(compact::observe(Arc::clone(&shared))),
         ];
         if let Some(interval) = shared
@@ -192,6 +193,6 @@ impl Kv for EtcdKv {
         if self.shared.cluster.is_closed() {
             return Err("server is shutting down".to_owned());
         }
-        self.shared.health.lock().clone()
+        self.shared.health()
     }
 }

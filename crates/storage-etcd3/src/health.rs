@@ -1,15 +1,18 @@
 //! Whether the cluster answers: a real read in the background, whose last result anybody can see without waiting.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use etcd_client::GetOptions;
 use futures::FutureExt;
+use futures::future::{self, Either};
 
+use crate::member::{Clients, Member};
 use crate::shared::Shared;
 
 // deviates: storage-etcd3/HEALTH-03, storage-etcd3/HEALTH-04: one probe after the other in the background, none for a
 // caller; results cannot overtake each other.
-/// Reads until the cluster is closed.
+/// Reads until the cluster is closed: at intervals, and whenever a call gets no answer.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let cluster = &shared.cluster;
     let mut closed = cluster.closed();
@@ -19,44 +22,57 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             biased;
             () = closed => return,
             () = cluster.clock().sleep(cluster.config.health_interval) => {}
+            () = cluster.suspicion() => {}
         }
         probe(&shared).await;
     }
 }
 
-/// One read; remembers how it ended. Asks members for their versions that are not known.
+/// One read; remembers how it ended.
 pub(crate) async fn probe(shared: &Shared) {
     let cluster = &shared.cluster;
-    let (asked, _) = cluster.current();
-    let result = match cluster.within(cluster.config.health_timeout, shared.now()).await {
+    let mut now = pin!(shared.now());
+    let mut result = cluster.within(cluster.patience(), &mut now).await;
+    if result.is_none() {
+        // Late: is it the member, or the connection? Keepalive would tell only much later.
+        let (index, member) = cluster.current();
+        let rest = cluster.within(cluster.config.health_timeout - cluster.patience(), now);
+        result = match future::select(pin!(rest), pin!(examine(shared, member))).await {
+            Either::Left((Some(answer), _)) => Some(answer),
+            Either::Left((None, finding)) => {
+                shared.set_health(Err(NO_ANSWER.to_owned()));
+                act(shared, index, finding.await);
+                return;
+            }
+            Either::Right((finding, rest)) => {
+                act(shared, index, finding);
+                rest.await
+            }
+        };
+    }
+    shared.set_health(match result {
         Some(Ok(_)) => Ok(()),
         Some(Err(error)) => Err(format!("error getting data from etcd: {}", causes(&error))),
-        None => {
-            if !replace_connection(shared, asked).await {
-                // It took the request and says nothing: callers should not have to find that out one by one.
-                cluster.rotate(asked);
-            }
-            Err("error getting data from etcd: context deadline exceeded".to_owned())
-        }
-    };
-    let reachable = result.is_ok();
-    let was = std::mem::replace(&mut *shared.health.lock(), result.clone());
-    match (was, result) {
-        (Ok(()), Err(cause)) => tracing::warn!(cause, "etcd does not answer"),
-        (Err(_), Ok(())) => tracing::info!("etcd answers"),
-        _ => {}
-    }
-    if reachable {
-        let (_, current) = cluster.current();
-        cluster.learn_trust(current).await;
-    }
+        None => Err(NO_ANSWER.to_owned()),
+    });
 }
 
-/// Is it the member that says nothing, or the connection? A path that swallows packets is noticed by keepalive only
-/// much later. Returns whether a new connection got an answer, and is used from now on.
-async fn replace_connection(shared: &Shared, index: usize) -> bool {
+const NO_ANSWER: &str = "error getting data from etcd: context deadline exceeded";
+
+/// What a look at a member that owes an answer says.
+enum Finding {
+    /// It answers on a new connection.
+    Answers(Arc<Clients>),
+    /// It does not, but its process lives: it has no leader, or too much to do.
+    Lives,
+    /// Nothing came from it at all.
+    Dead,
+}
+
+/// Asks a member over a new connection.
+async fn examine(shared: &Shared, member: &Member) -> Finding {
     let cluster = &shared.cluster;
-    let member = &cluster.members()[index];
+    member.lines.mark();
     let attempt = async {
         let clients = member.fresh_clients().await?;
         let options = GetOptions::new().with_count_only();
@@ -65,12 +81,46 @@ async fn replace_connection(shared: &Shared, index: usize) -> bool {
         Ok::<_, etcd_client::Error>(clients)
     };
     match cluster.within(cluster.config.health_timeout, attempt).await {
-        Some(Ok(clients)) => {
-            tracing::warn!(server = member.server, "etcd connection was dead, replaced it");
+        Some(Ok(clients)) => Finding::Answers(clients),
+        _ if member.lines.silent() => Finding::Dead,
+        _ => Finding::Lives,
+    }
+}
+
+/// Ends what waits in vain, and spares later calls finding out one by one.
+fn act(shared: &Shared, index: usize, finding: Finding) {
+    let member = &shared.cluster.members()[index];
+    let server = &member.server;
+    match finding {
+        Finding::Answers(clients) => {
+            tracing::warn!(server, "etcd is slow, or a connection dead: took a new one");
             member.adopt(clients);
-            true
+            member.lines.cut_silent();
+            return;
         }
-        _ => false,
+        Finding::Lives => tracing::warn!(server, "etcd member does not answer"),
+        Finding::Dead => {
+            tracing::warn!(server, "etcd member shows no sign of life: connections cut");
+            member.lines.cut_all();
+        }
+    }
+    shared.cluster.rotate(index);
+}
+
+/// Asks members for their versions that are not known, until the cluster is closed.
+pub(crate) async fn learn(shared: Arc<Shared>) {
+    let cluster = &shared.cluster;
+    let mut closed = cluster.closed();
+    let all = async {
+        loop {
+            future::join_all(cluster.members().iter().map(|member| cluster.learn_trust(member))).await;
+            cluster.clock().sleep(cluster.config.health_interval).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = closed.wait_for(|closed| *closed) => {}
+        () = all => {}
     }
 }
 

@@ -17,8 +17,9 @@
 //! One value per cluster and process. Calls go to one member until it fails, then to the next; there is a connection per
 //! member for reads and writes, and others for watches, each with room for as many unread watches as it carries. A watch
 //! is pulled by its reader: who does not read holds back their own stream and nothing else, and nothing is queued here.
-//! In the background a small read tells whether the cluster answers, and every five minutes old history is compacted,
-//! once per cluster however many servers there are.
+//! TLS files are read again for each new connection, so certificates can be replaced at any time. In the background a
+//! small read tells whether the cluster answers, and cuts the connections to a member that shows no sign of life; every
+//! five minutes old history is compacted, once per cluster however many servers there are.
 //!
 //! Progress of watches is asked for and believed only where all that is known of the members' versions says that it can
 //! be: from etcd 3.4.31, 3.5.13 and 3.6.0 on.
@@ -51,7 +52,7 @@
 //! # What it is not
 //!
 //! There is no cache: every read is a linearizable read of the cluster (`apiserver-storage-cacher` goes in front).
-//! Lists are read in pages, never with etcd 3.7's range streams. Certificates are read once, at start. Members are those
+//! Lists are read in pages, never with etcd 3.7's range streams. Members are those
 //! that are configured; the cluster's own list of them is not followed.
 //!
 //! Upstream: kubernetes/apiserver pkg/storage/etcd3 and pkg/storage/storagebackend/factory.
@@ -60,6 +61,7 @@ mod config;
 mod etcd;
 
 mod cluster;
+mod connect;
 mod member;
 mod tls;
 

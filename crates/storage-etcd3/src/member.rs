@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use tonic::transport::Endpoint;
 
 use crate::config::{Credentials, EtcdConfig, EtcdConfigError};
+use crate::connect::{Connector, Lines};
 
 /// Bytes that a watch may have on their way before its reader takes them.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -26,17 +27,27 @@ const UNARY_STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 const UNARY_WINDOW: u32 = 16 * 1024 * 1024;
 
 /// One server.
-#[derive(Debug)]
 pub(crate) struct Member {
     /// As it was given.
     pub(crate) server: String,
     endpoint: Endpoint,
+    connector: Connector,
+    /// Its connections, of all kinds.
+    pub(crate) lines: Arc<Lines>,
     credentials: Option<Credentials>,
     unary: Mutex<Arc<OnceCell<Arc<Clients>>>>,
     links: Mutex<Vec<Weak<Link>>>,
     trust: AtomicU8,
     /// The server was away, and may have come back as another version.
     recheck: AtomicBool,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The clients of the connection for reads and writes.
@@ -93,7 +104,8 @@ pub(crate) enum Trust {
 
 impl Member {
     pub(crate) fn new(server: &str, config: &EtcdConfig, tls: &crate::tls::Tls) -> Result<Self, EtcdConfigError> {
-        let endpoint = tls.endpoint(server)?;
+        let (endpoint, security) = tls.endpoint(server)?;
+        let lines = Arc::new(Lines::default());
         let endpoint = endpoint
             .connect_timeout(config.connect_timeout)
             .http2_keep_alive_interval(config.keepalive_interval)
@@ -102,6 +114,8 @@ impl Member {
         Ok(Self {
             server: server.to_owned(),
             endpoint,
+            connector: Connector::new(security, config.connect_timeout, Arc::clone(&lines)),
+            lines,
             credentials: config.credentials.clone(),
             unary: Mutex::default(),
             links: Mutex::new(Vec::new()),
@@ -163,7 +177,8 @@ impl Member {
             // Tokens end; each request is then cloned to be sent again, which only clusters with users pay for.
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
-        Client::from_channel(Channel::Tonic(endpoint.connect_lazy()), Some(options)).await
+        let channel = endpoint.connect_with_connector_lazy(self.connector.clone());
+        Client::from_channel(Channel::Tonic(channel), Some(options)).await
     }
 
     pub(crate) fn trust(&self) -> Trust {

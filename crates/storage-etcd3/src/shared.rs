@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     pub(crate) averages: Averages,
     /// Counts the requests for progress; watches wake on it.
     pub(crate) progress_asked: watch::Sender<u64>,
-    pub(crate) health: Mutex<Result<(), String>>,
+    health: Mutex<Result<(), String>>,
     compacted: AtomicU64,
 }
 
@@ -34,6 +34,20 @@ impl Shared {
             progress_asked: watch::Sender::new(0),
             health: Mutex::new(Err("etcd client connection not yet established".to_owned())),
             compacted: AtomicU64::new(0),
+        }
+    }
+
+    /// How the last read of the health check ended.
+    pub(crate) fn health(&self) -> Result<(), String> {
+        self.health.lock().clone()
+    }
+
+    pub(crate) fn set_health(&self, result: Result<(), String>) {
+        let was = std::mem::replace(&mut *self.health.lock(), result.clone());
+        match (was, result) {
+            (Ok(()), Err(cause)) => tracing::warn!(cause, "etcd does not answer"),
+            (Err(_), Ok(())) => tracing::info!("etcd answers"),
+            _ => {}
         }
     }
 

@@ -3,14 +3,14 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use apiserver_storage_etcd3::{EtcdConfig, EtcdConfigError, EtcdKv};
-use apiserver_storage_kv::Kv;
+use apiserver_storage_kv::{Kv, WatchRequest};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use common::{Etcd, ServerTls, config, connect, create};
+use common::{Etcd, ServerTls, batch, config, connect, create, healthy, soon, update};
 
 /// A signer, and what it signed, as files.
 struct Signer {
@@ -54,6 +54,38 @@ impl Signer {
         let (cert, key) = self.sign("server");
         let client_ca = mutual.then(|| self.ca());
         ServerTls { cert, key, client_ca }
+    }
+}
+
+/// The files of a client, which are replaced while it runs.
+struct ClientFiles(TempDir);
+
+impl ClientFiles {
+    fn signed_by(signer: &Signer) -> Self {
+        let files = Self(TempDir::new().expect("a directory"));
+        files.replace(signer);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn config(&self, etcd: &Etcd) -> EtcdConfig {
+        let config = etcd.config().with_ca_file(self.path("ca"));
+        config.with_client_cert(self.path("cert"), self.path("key"))
+    }
+
+    fn put(&self, name: &str, from: &Path) {
+        std::fs::copy(from, self.path(name)).expect("copied");
+    }
+
+    /// All three by this signer.
+    fn replace(&self, signer: &Signer) {
+        let (cert, key) = signer.sign("client");
+        self.put("ca", &signer.ca());
+        self.put("cert", &cert);
+        self.put("key", &key);
     }
 }
 
@@ -102,6 +134,79 @@ async fn a_server_that_wants_to_know_its_clients_is_shown_a_certificate() {
     let stranger = quick(&etcd).with_ca_file(signer.ca()).with_client_cert(cert, key);
     let stranger = EtcdKv::connect(stranger).await.expect("sound");
     stranger.now().await.expect_err("not let in");
+}
+
+#[tokio::test]
+async fn files_that_are_replaced_are_used_for_new_connections_and_broken_ones_are_not() {
+    let signer = Signer::new();
+    let Some(mut etcd) = Etcd::start_with(Some(signer.server(true)), &[]).await else {
+        return;
+    };
+    let files = ClientFiles::signed_by(&signer);
+    let kv = connect(files.config(&etcd)).await;
+    let everything = WatchRequest {
+        key: "/registry/".into(),
+        prefix: true,
+        from: None,
+        previous: false,
+    };
+    let mut watch = kv.watch(everything).await.expect("accepted");
+    let mut last = create(&kv, "/registry/a", "0").await;
+    assert_eq!(batch(&mut watch).await.0, last);
+
+    // Half-written: each file broken, or replaced before the others, while all connections have to be made anew.
+    let other = Signer::new();
+    let (cert, key) = other.sign("client");
+    let breaks: [(&str, &str, Vec<u8>); 5] = [
+        (
+            "truncated certificate",
+            "cert",
+            std::fs::read(&cert).expect("read")[..200].to_vec(),
+        ),
+        ("empty key", "key", Vec::new()),
+        ("key of another certificate", "key", std::fs::read(&key).expect("read")),
+        (
+            "certificate of another key",
+            "cert",
+            std::fs::read(&cert).expect("read"),
+        ),
+        ("no certificate at all", "ca", b"not a certificate".to_vec()),
+    ];
+    for (what, name, content) in breaks {
+        let sound = std::fs::read(files.path(name)).expect("read");
+        std::fs::write(files.path(name), content).expect("written");
+        etcd.restart().await;
+        healthy(&kv).await;
+        // The first write on a connection that was found dead may not be answered; a read is repeated.
+        soon(kv.now()).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        last = update(&kv, "/registry/a", what, last).await;
+        assert_eq!(batch(&mut watch).await.0, last, "{what}");
+        std::fs::write(files.path(name), sound).expect("written");
+    }
+    std::fs::remove_file(files.path("ca")).expect("removed");
+    etcd.restart().await;
+    healthy(&kv).await;
+    soon(kv.now())
+        .await
+        .expect("a file that is away for a moment changes nothing");
+
+    // Another signer, for both ends.
+    files.replace(&other);
+    etcd.kill();
+    etcd.set_tls(other.server(true));
+    etcd.run();
+    etcd.ready().await;
+    healthy(&kv).await;
+    soon(kv.now()).await.expect("let in with the new files");
+    last = update(&kv, "/registry/a", "new", last).await;
+    assert_eq!(batch(&mut watch).await.0, last);
+    let second = kv.watch(WatchRequest {
+        key: "/registry/".into(),
+        prefix: true,
+        from: Some(last),
+        previous: false,
+    });
+    assert_eq!(batch(&mut second.await.expect("accepted")).await.0, last);
 }
 
 // covers: storage-etcd3/CFG-06

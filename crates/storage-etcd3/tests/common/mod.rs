@@ -203,6 +203,11 @@ impl Etcd {
         }
     }
 
+    /// Has other certificates from the next start on.
+    pub(crate) fn set_tls(&mut self, tls: ServerTls) {
+        self.tls = Some(tls);
+    }
+
     /// Kills it as a crash would.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

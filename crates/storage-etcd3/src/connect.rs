@@ -1,0 +1,229 @@
+//! Connections, as they are made and as they are cut.
+//!
+//! The gRPC library makes a new connection whenever one is gone, on its own. It asks here for it, for two reasons: each
+//! TLS connection uses the files as they are at that moment, and all connections to a member that shows no sign of life
+//! can be ended from this side. What waits on them then fails, and goes elsewhere, long before keepalive would see it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tonic::transport::Uri;
+use tower::Service;
+
+use apiserver_storage_api::BoxError;
+
+use crate::tls::Security;
+
+/// Makes the connections of one member.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    tcp: HttpConnector,
+    security: Security,
+    lines: Arc<Lines>,
+}
+
+impl Connector {
+    pub(crate) fn new(security: Security, connect_timeout: Duration, lines: Arc<Lines>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        // Shared among the addresses of a name, so that one of them that swallows everything does not use it up.
+        tcp.set_connect_timeout(Some(connect_timeout));
+        Self { tcp, security, lines }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Line>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        // Known before it is made: what waits for a connection that does not come up can be told, too.
+        let (heard, mut cut) = self.lines.open();
+        let (tcp, security) = (self.tcp.call(uri), self.security.clone());
+        let dial = async move {
+            let stream = tcp.await?.into_inner();
+            security.wrap(stream).await
+        };
+        async move {
+            let stream = tokio::select! {
+                biased;
+                made = dial => made?,
+                _ = &mut cut => return Err(no_sign_of_life().into()),
+            };
+            Ok(TokioIo::new(Line { stream, heard, cut }))
+        }
+        .boxed()
+    }
+}
+
+/// The connections of a member that are open or being made.
+#[derive(Debug, Default)]
+pub(crate) struct Lines(Mutex<Vec<Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    /// Something came in since the last mark.
+    heard: Arc<AtomicBool>,
+    /// Was there at the last mark.
+    marked: bool,
+    /// Cuts the connection when dropped. Closed when the connection is gone by itself.
+    cut: oneshot::Sender<()>,
+}
+
+impl Lines {
+    fn open(&self) -> (Arc<AtomicBool>, oneshot::Receiver<()>) {
+        let heard = Arc::new(AtomicBool::new(false));
+        let (cut, receiver) = oneshot::channel();
+        let mut lines = self.0.lock();
+        lines.retain(|line| !line.cut.is_closed());
+        lines.push(Entry {
+            heard: Arc::clone(&heard),
+            marked: false,
+            cut,
+        });
+        (heard, receiver)
+    }
+
+    /// Begins to listen: see [`silent`](Self::silent) and [`cut_silent`](Self::cut_silent).
+    pub(crate) fn mark(&self) {
+        for line in &mut *self.0.lock() {
+            line.heard.store(false, Ordering::Relaxed);
+            line.marked = true;
+        }
+    }
+
+    /// Whether nothing came in since the mark, on any connection, new ones included. A server that lives greets a new
+    /// connection at once, however busy it is.
+    pub(crate) fn silent(&self) -> bool {
+        !self.0.lock().iter().any(|line| line.heard.load(Ordering::Relaxed))
+    }
+
+    /// Cuts the connections that were there at the mark and on which nothing came in since.
+    pub(crate) fn cut_silent(&self) {
+        self.0
+            .lock()
+            .retain(|line| !line.marked || line.heard.load(Ordering::Relaxed));
+    }
+
+    /// Cuts all connections.
+    pub(crate) fn cut_all(&self) {
+        self.0.lock().clear();
+    }
+}
+
+fn no_sign_of_life() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server shows no sign of life")
+}
+
+/// The two kinds of streams.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Secured(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+macro_rules! on {
+    ($stream:expr, $io:ident => $call:expr) => {
+        match $stream {
+            Stream::Plain($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+            #[cfg(feature = "tls")]
+            Stream::Secured($io) => {
+                let $io = Pin::new(&mut **$io);
+                $call
+            }
+        }
+    };
+}
+
+/// A connection that can be cut.
+pub(crate) struct Line {
+    stream: Stream,
+    heard: Arc<AtomicBool>,
+    cut: oneshot::Receiver<()>,
+}
+
+impl Line {
+    /// What there is to say instead of "not yet".
+    fn pending<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let _ = ready!(Pin::new(&mut self.cut).poll(context));
+        Poll::Ready(Err(no_sign_of_life()))
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = on!(&mut self.stream, io => io.poll_read(context, buffer));
+        if read.is_pending() {
+            return self.pending(context);
+        }
+        self.heard.store(true, Ordering::Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match on!(&mut self.stream, io => io.poll_write(context, bytes)) {
+            Poll::Pending => self.pending(context),
+            written => written,
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match on!(&mut self.stream, io => io.poll_write_vectored(context, parts)) {
+            Poll::Pending => self.pending(context),
+            written => written,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(io) => io.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Stream::Secured(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match on!(&mut self.stream, io => io.poll_flush(context)) {
+            Poll::Pending => self.pending(context),
+            flushed => flushed,
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match on!(&mut self.stream, io => io.poll_shutdown(context)) {
+            Poll::Pending => self.pending(context),
+            shut => shut,
+        }
+    }
+}
