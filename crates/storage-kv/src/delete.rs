@@ -5,39 +5,54 @@ use apiserver_storage_api::{Check, DeleteOptions, Entry, Key, Result, StorageErr
 use crate::kv::Kv;
 use crate::retry::Attempts;
 use crate::store::Inner;
-use crate::update::State;
+use crate::trace::Trace;
+use crate::update::{State, newest, not_found};
 use crate::write::Written;
 
 impl<K: Kv> Inner<K> {
-    pub(crate) async fn delete(&self, key: &Key, options: DeleteOptions, check: &mut dyn Check) -> Result<Entry> {
-        let full = self.own_key(key.as_str())?;
-        let mut attempts = Attempts::new(&self.config, options.deadline);
+    pub(crate) async fn delete(
+        &self,
+        key: &Key,
+        full: &str,
+        options: DeleteOptions,
+        check: &mut dyn Check,
+        trace: &mut Trace<'_>,
+    ) -> Result<Entry> {
+        let (mut attempts, written) = Attempts::begin(self, full, options.deadline).await;
         // A suggestion must not talk us into deleting a readable object as an unreadable one (`storage-api/DEL-17`).
-        let suggestion = options.suggestion.as_ref().filter(|_| !options.unreadable);
-        let mut state = match State::suggested(key, suggestion) {
+        let suggested = |entry: Option<&Entry>| State::suggested(key, entry).filter(|_| !options.unreadable);
+        let mut state = match suggested(newest(options.suggestion.as_ref(), written.as_ref())) {
             Some(state) => state,
-            None => self.current(key, &full).await?,
+            None => self.current(key, full, trace).await?,
         };
         loop {
-            let Some(entry) = state.entry.clone() else {
-                return Err(StorageError::KeyNotFound { key: full });
-            };
-            if let Err(error) = self.may_go(&full, &options, &entry, check).await {
+            let entry = state.entry.clone().ok_or_else(|| not_found(full))?;
+            let verdict = self.may_go(full, &options, &entry, check).await;
+            trace.stage("checked");
+            if let Err(error) = verdict {
                 if state.fresh {
                     return Err(error);
                 }
                 // A verdict on a suggestion counts only if the suggestion is current.
-                state = self.current(key, &full).await?;
+                state = self.current(key, full, trace).await?;
                 if state.revision() == Some(entry.revision()) {
                     return Err(error);
                 }
                 continue;
             }
-            match self.remove(&full, entry.revision()).await? {
-                Written::At(revision) => return Ok(entry.at_revision(revision)),
+            let removed = self.remove(full, entry.revision()).await?;
+            trace.stage("called");
+            match removed {
+                Written::At(revision) => {
+                    attempts.won(None);
+                    return Ok(entry.at_revision(revision));
+                }
                 Written::Refused(pair) => state = self.state(key, pair).await?,
             }
-            attempts.lost(&full, Some(entry.revision()), state.revision()).await?;
+            let written = attempts.lost(Some(entry.revision()), state.revision()).await?;
+            if let Some(newer) = suggested(written.as_ref()) {
+                state = newer;
+            }
         }
     }
 

@@ -50,9 +50,15 @@ mod store;
 
 mod convert;
 mod delete;
+mod get;
+mod latency;
 mod list;
 mod metric;
+mod queue;
 mod retry;
+mod sizes;
+mod trace;
+mod traced;
 mod turn;
 mod update;
 mod watch;
@@ -63,6 +69,7 @@ pub use self::kv::{
     Capabilities, Expected, Kv, KvEvent, KvPair, KvResult, KvWatch, KvWatchItem, Lease, LeaseId, RangePage,
     RangeRequest, StoreId, WatchRequest, WriteOutcome, prefix_end,
 };
+pub use self::latency::RequestLatency;
 pub use self::store::{KvStore, KvStoreConfig};
 
 /// The transformers that a store takes: part of its constructor, so that users need not name the crate themselves.

@@ -8,23 +8,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tracing::Instrument;
 
 use apiserver_storage_api::time::{Clock, OsRng, Rng, SystemClock};
 use apiserver_storage_api::{
     Check, CreateOptions, DeleteOptions, Encoded, Entry, GetOptions, Key, List, ListOptions, MediaType, NotReady,
-    ReadAt, ResourceInfo, Result, Revision, Scope, Stats, Storage, StorageError, Update, UpdateOptions, Watch,
-    WatchOptions,
+    ResourceInfo, Result, Revision, Scope, Stats, Storage, Update, UpdateOptions, Watch, WatchOptions,
 };
 use apiserver_storage_transform::Transformer;
 
 use crate::convert::{self, Call};
-use crate::kv::{Kv, RangeRequest};
+use crate::kv::Kv;
 use crate::metric::Meter;
+use crate::queue::Turns;
+use crate::sizes::Sizes;
+use crate::trace::span;
+use crate::traced;
 
 /// One resource of a backend as a `Storage`. Cloning shares it.
 ///
 /// Reads go to the backend, always: nothing is cached here, so every read is as fresh as the backend's own. No lock is
-/// held anywhere; callbacks may use the same store.
+/// held while a callback runs; callbacks may use the same store, and the same key.
+///
+/// Callers who meet on one key take turns, so one resource should have one store in a process.
 pub struct KvStore<K>(Arc<Inner<K>>);
 
 pub(crate) struct Inner<K> {
@@ -32,6 +38,8 @@ pub(crate) struct Inner<K> {
     pub(crate) info: ResourceInfo,
     pub(crate) config: KvStoreConfig,
     pub(crate) meter: Meter,
+    pub(crate) turns: Turns,
+    pub(crate) sizes: Sizes,
 }
 
 /// What a store needs beside its backend and its kind.
@@ -116,6 +124,8 @@ impl<K: Kv> KvStore<K> {
             info,
             config,
             meter,
+            turns: Turns::new(),
+            sizes: Sizes::default(),
         }))
     }
 
@@ -154,10 +164,6 @@ impl<K> fmt::Debug for KvStore<K> {
     }
 }
 
-/// How many objects, and how many bytes of them, a size estimate looks at.
-const SAMPLE_KEYS: u64 = 200;
-const SAMPLE_BYTES: u64 = 512 * 1024;
-
 #[async_trait]
 impl<K: Kv> Storage for KvStore<K> {
     fn resource(&self) -> &ResourceInfo {
@@ -165,38 +171,51 @@ impl<K: Kv> Storage for KvStore<K> {
     }
 
     async fn create(&self, key: &Key, value: Encoded, options: CreateOptions) -> Result<Entry> {
-        self.0.create(key, &value, options).await
+        let store = &*self.0;
+        let full = store.own_key(key.as_str())?;
+        let call = async {
+            let mut trace = store.meter.trace("Create etcd3", &full);
+            store.create(key, &full, &value, options, &mut trace).await
+        };
+        call.instrument(span!(store, "Create etcd3", full)).await
     }
 
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
-        let full = self.0.own_key(key.as_str())?;
-        let read = self.0.timed("get", self.0.kv.get(&full, None)).await;
-        let (pair, current) = read.map_err(|error| convert::storage_error(error, Call::Key(&full)))?;
-        // Whether the answer can be given at all is decided before whether there is something (`storage-api/GET-04`).
-        match options.at {
-            ReadAt::NotOlderThan(asked) if asked > current => return Err(convert::too_large(asked, current)),
-            ReadAt::NotOlderThan(_) | ReadAt::MostRecent | ReadAt::Any => {}
-        }
-        let pair = pair.ok_or_else(|| StorageError::KeyNotFound { key: full.clone() })?;
-        let entry = self.0.read(key.clone(), &pair, pair.revision).await?.entry;
-        self.0.readable(&entry)?;
-        Ok(entry)
+        let store = &*self.0;
+        let full = store.own_key(key.as_str())?;
+        let call = async {
+            let mut trace = store.meter.trace("Get etcd3", &full);
+            store.get(key, &full, options, &mut trace).await
+        };
+        call.instrument(span!(store, "Get etcd3", full)).await
     }
 
     async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
-        self.0.list(scope, options).await
+        traced::list(&self.0, scope, options).await
     }
 
     async fn guaranteed_update(&self, key: &Key, options: UpdateOptions, update: &mut dyn Update) -> Result<Entry> {
-        self.0.guaranteed_update(key, options, update).await
+        let store = &*self.0;
+        let full = store.own_key(key.as_str())?;
+        let call = async {
+            let mut trace = store.meter.trace("GuaranteedUpdate etcd3", &full);
+            store.guaranteed_update(key, &full, options, update, &mut trace).await
+        };
+        call.instrument(span!(store, "GuaranteedUpdate etcd3", full)).await
     }
 
     async fn delete(&self, key: &Key, options: DeleteOptions, check: &mut dyn Check) -> Result<Entry> {
-        self.0.delete(key, options, check).await
+        let store = &*self.0;
+        let full = store.own_key(key.as_str())?;
+        let call = async {
+            let mut trace = store.meter.trace("Delete etcd3", &full);
+            store.delete(key, &full, options, check, &mut trace).await
+        };
+        call.instrument(span!(store, "Delete etcd3", full)).await
     }
 
     async fn watch(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
-        self.0.watch(scope, options).await
+        traced::watch(&self.0, scope, options).await
     }
 
     async fn current_revision(&self) -> Result<Revision> {
@@ -220,19 +239,8 @@ impl<K: Kv> Storage for KvStore<K> {
         })
     }
 
-    /// The count is exact. The size is the average over the first objects, as many as one small read brings.
-    // deviates: storage-api/STAT-05: no table of all keys is kept; a sample of one bounded read costs no memory and no
-    // second request, and is exact for small kinds.
     async fn stats(&self) -> Result<Stats> {
-        let mut request = RangeRequest::prefix(&self.0.full_key(self.0.info.prefix().as_str()));
-        request.limit = std::num::NonZeroU64::new(SAMPLE_KEYS);
-        request.limit_bytes = std::num::NonZeroU64::new(SAMPLE_BYTES);
-        let prefix = request.start.clone();
-        let page = self.0.timed("listWithCount", self.0.kv.range(request)).await;
-        let page = page.map_err(|error| convert::storage_error(error, Call::Key(&prefix)))?;
-        let bytes: usize = page.pairs.iter().map(|pair| pair.value.len()).sum();
-        let average = bytes.checked_div(page.pairs.len()).unwrap_or_default();
-        Ok(Stats::new(page.count, average as u64))
+        self.0.stats().await
     }
 }
 

@@ -9,13 +9,13 @@ use serde::Deserialize;
 
 use apiserver_storage_api::{
     Change, Entry, Key, MediaType, Preconditions, Result, Revision, StorageError, Ttl, Update, UpdateOptions, codec,
-    digest,
 };
 
 use crate::convert::{self, Call};
-use crate::kv::{Expected, Kv, KvPair};
+use crate::kv::{Expected, Kv, KvPair, Lease, LeaseId};
 use crate::retry::Attempts;
 use crate::store::Inner;
+use crate::trace::Trace;
 use crate::write::{Prepared, Written};
 
 /// What a write is decided on.
@@ -25,8 +25,8 @@ pub(crate) struct State {
     pub(crate) entry: Option<Entry>,
     /// The stored plaintext; known only of what was read and does decrypt.
     plaintext: Option<Bytes>,
-    /// Whether the object is to expire; known only of what was read.
-    leased: bool,
+    /// What makes the object expire; known only of what was read.
+    lease: Option<LeaseId>,
     /// Read from the backend by this call; otherwise suggested.
     pub(crate) fresh: bool,
 }
@@ -42,7 +42,7 @@ impl State {
         Some(Self {
             entry: Some(entry.clone()),
             plaintext: None,
-            leased: false,
+            lease: None,
             fresh: false,
         })
     }
@@ -57,9 +57,10 @@ enum Decision {
 
 impl<K: Kv> Inner<K> {
     /// Reads the current state of a key.
-    pub(crate) async fn current(&self, key: &Key, full: &str) -> Result<State> {
+    pub(crate) async fn current(&self, key: &Key, full: &str, trace: &mut Trace<'_>) -> Result<State> {
         let read = self.timed("get", self.kv.get(full, None)).await;
         let (pair, _) = read.map_err(|error| convert::storage_error(error, Call::Key(full)))?;
+        trace.stage_of("read", pair.as_ref().map_or(0, |pair| pair.value.len()));
         self.state(key, pair).await
     }
 
@@ -69,7 +70,7 @@ impl<K: Kv> Inner<K> {
             return Ok(State {
                 entry: None,
                 plaintext: None,
-                leased: false,
+                lease: None,
                 fresh: true,
             });
         };
@@ -77,7 +78,7 @@ impl<K: Kv> Inner<K> {
         Ok(State {
             entry: Some(stored.entry),
             plaintext: stored.plaintext,
-            leased: pair.lease.is_some(),
+            lease: pair.lease,
             fresh: true,
         })
     }
@@ -85,19 +86,20 @@ impl<K: Kv> Inner<K> {
     pub(crate) async fn guaranteed_update(
         &self,
         key: &Key,
+        full: &str,
         options: UpdateOptions,
         update: &mut dyn Update,
+        trace: &mut Trace<'_>,
     ) -> Result<Entry> {
-        let full = self.own_key(key.as_str())?;
-        let mut attempts = Attempts::new(&self.config, options.deadline);
-        let mut state = match State::suggested(key, options.suggestion.as_ref()) {
+        let (mut attempts, written) = Attempts::begin(self, full, options.deadline).await;
+        let mut state = match State::suggested(key, newest(options.suggestion.as_ref(), written.as_ref())) {
             Some(state) => state,
-            None => self.current(key, &full).await?,
+            None => self.current(key, full, trace).await?,
         };
         loop {
-            let decision = self.decide(key, &full, &options, &state, update).await;
+            let decision = self.decide(key, full, &options, &state, update, trace).await;
             if !state.fresh && needs_proof(&decision, &state) {
-                let current = self.current(key, &full).await?;
+                let current = self.current(key, full, trace).await?;
                 if let Some(entry) = &current.entry {
                     self.readable(entry)?;
                 }
@@ -110,27 +112,28 @@ impl<K: Kv> Inner<K> {
                 }
             }
             let written = match decision? {
-                Decision::Keep => return state.entry.ok_or(StorageError::KeyNotFound { key: full }),
+                Decision::Keep => return state.entry.ok_or_else(|| not_found(full)),
                 Decision::Remove => {
-                    let Some(entry) = &state.entry else {
-                        return Err(StorageError::KeyNotFound { key: full });
-                    };
-                    match self.remove(&full, entry.revision()).await? {
-                        Written::At(revision) => return Ok(entry.at_revision(revision)),
+                    let entry = state.entry.as_ref().ok_or_else(|| not_found(full))?;
+                    match self.remove(full, entry.revision()).await? {
+                        Written::At(revision) => {
+                            attempts.won(None);
+                            return Ok(entry.at_revision(revision));
+                        }
                         refused => refused,
                     }
                 }
                 Decision::Write(prepared, ttl) => {
-                    if let Some(entry) = state
-                        .entry
-                        .as_ref()
-                        .filter(|_| nothing_to_write(&prepared, ttl, &state))
-                    {
-                        return Ok(entry.clone());
+                    if let Some(entry) = self.nothing_to_write(full, &prepared, ttl, &state).await? {
+                        return Ok(entry);
                     }
                     let expected = state.revision().map_or(Expected::Absent, Expected::At);
-                    match self.write("update", &full, &prepared, expected, ttl).await? {
-                        Written::At(revision) => return Ok(prepared.entry.at_revision(revision)),
+                    match self.write("update", full, &prepared, expected, ttl, trace).await? {
+                        Written::At(revision) => {
+                            let entry = prepared.entry.at_revision(revision);
+                            attempts.won(Some(&entry));
+                            return Ok(entry);
+                        }
                         refused => refused,
                     }
                 }
@@ -139,7 +142,11 @@ impl<K: Kv> Inner<K> {
             if let Written::Refused(pair) = written {
                 state = self.state(key, pair).await?;
             }
-            attempts.lost(&full, expected, state.revision()).await?;
+            trace.stage("lost a race");
+            let written = attempts.lost(expected, state.revision()).await?;
+            if let Some(newer) = State::suggested(key, written.as_ref()) {
+                state = newer;
+            }
         }
     }
 
@@ -151,26 +158,55 @@ impl<K: Kv> Inner<K> {
         options: &UpdateOptions,
         state: &State,
         update: &mut dyn Update,
+        trace: &mut Trace<'_>,
     ) -> Result<Decision> {
         match &state.entry {
             Some(entry) => {
                 self.readable(entry)?;
                 self.check_preconditions(full, &options.preconditions, entry)?;
             }
-            None if !options.create_if_missing => return Err(StorageError::KeyNotFound { key: full.to_owned() }),
+            None if !options.create_if_missing => return Err(not_found(full)),
             None => check_nothing(full, &options.preconditions)?,
         }
-        match update.update(state.entry.as_ref()).await? {
+        let change = update.update(state.entry.as_ref()).await?;
+        trace.stage("decided");
+        match change {
             Change::NoChange => Ok(Decision::Keep),
             Change::Delete => Ok(Decision::Remove),
             Change::Put { value, ttl } => {
                 let revision = state.revision().unwrap_or(Revision::MIN);
-                Ok(Decision::Write(self.prepare(key, full, &value, revision)?, ttl))
+                let prepared = self.prepare(key, full, &value, revision)?;
+                trace.stage_of("encoded", prepared.plaintext.len());
+                Ok(Decision::Write(prepared, ttl))
             }
             other => Err(StorageError::NotSupported {
                 what: format!("change {other:?}: key={full}"),
             }),
         }
+    }
+
+    // deviates: storage-api/UPD-29: an update that says how long an object lives from now on is a write, unless the
+    // object expires with the very lease that a write at this moment would get.
+    /// The current object, where a write would change nothing: neither content nor lifetime.
+    async fn nothing_to_write(
+        &self,
+        full: &str,
+        prepared: &Prepared,
+        ttl: Ttl,
+        state: &State,
+    ) -> Result<Option<Entry>> {
+        let Some(entry) = state.entry.as_ref().filter(|_| same_content(prepared, state)) else {
+            return Ok(None);
+        };
+        if entry.record().is_ok_and(|record| record.origin().stale) {
+            return Ok(None);
+        }
+        let same_lifetime = match self.lease(full, ttl, Expected::At(entry.revision())).await? {
+            Lease::Keep => true,
+            Lease::None => state.lease.is_none(),
+            Lease::Id(lease) => state.lease == Some(lease),
+        };
+        Ok(same_lifetime.then(|| entry.clone()))
     }
 
     /// Checks preconditions, naming the full key.
@@ -183,6 +219,15 @@ impl<K: Kv> Inner<K> {
             other => other,
         })
     }
+}
+
+/// The newer one of two states that were heard of.
+pub(crate) fn newest<'a>(one: Option<&'a Entry>, other: Option<&'a Entry>) -> Option<&'a Entry> {
+    [one, other].into_iter().flatten().max_by_key(|entry| entry.revision())
+}
+
+pub(crate) fn not_found(full: &str) -> StorageError {
+    StorageError::KeyNotFound { key: full.to_owned() }
 }
 
 /// Preconditions on an object that is not there: its uid and resourceVersion are empty (`storage-api/UPD-03`).
@@ -207,22 +252,6 @@ fn needs_proof(decision: &Result<Decision>, suggested: &State) -> bool {
     }
 }
 
-/// Whether a write would change nothing. A lifetime that begins or ends is a change; a new lifetime of an object that
-/// has one is not, as upstream has it (`storage-api/UPD-29`).
-fn nothing_to_write(prepared: &Prepared, ttl: Ttl, state: &State) -> bool {
-    let stale = state
-        .entry
-        .as_ref()
-        .and_then(|entry| entry.record().ok())
-        .is_none_or(|record| record.origin().stale);
-    let lifetime = match ttl {
-        Ttl::Keep => state.leased,
-        Ttl::Never => false,
-        Ttl::After(ttl) => !ttl.is_zero(),
-    };
-    !stale && lifetime == state.leased && same_content(prepared, state)
-}
-
 /// Whether a write would store what is stored already.
 ///
 /// Equal stored bytes are; so are bytes that are served alike, in the same version of the kind.
@@ -235,7 +264,13 @@ fn same_content(prepared: &Prepared, state: &State) -> bool {
     match &state.plaintext {
         Some(plaintext) if *plaintext == prepared.plaintext => return true,
         // A suggestion has no bytes; the same digest is worth a look at the current state.
-        None if record.origin().digest == digest(&prepared.plaintext) => return true,
+        None if prepared
+            .entry
+            .record()
+            .is_ok_and(|new| new.origin().digest == record.origin().digest) =>
+        {
+            return true;
+        }
         _ => {}
     }
     let served_alike = match state.revision() {

@@ -14,6 +14,7 @@ use crate::convert::{self, Call};
 use crate::error::KvError;
 use crate::kv::{Expected, Kv, KvPair, KvResult, Lease, WriteOutcome};
 use crate::store::Inner;
+use crate::trace::Trace;
 
 /// How often a write whose answer was lost is looked at and repeated.
 const SETTLE_ROUNDS: u32 = 3;
@@ -60,16 +61,26 @@ impl<K: Kv> Inner<K> {
         }
     }
 
-    pub(crate) async fn create(&self, key: &Key, value: &Encoded, options: CreateOptions) -> Result<Entry> {
-        let full = self.own_key(key.as_str())?;
+    pub(crate) async fn create(
+        &self,
+        key: &Key,
+        full: &str,
+        value: &Encoded,
+        options: CreateOptions,
+        trace: &mut Trace<'_>,
+    ) -> Result<Entry> {
         if carries_revision(value.json()) {
             return Err(StorageError::ResourceVersionSetOnCreate);
         }
-        let prepared = self.prepare(key, &full, value, Revision::MIN)?;
+        let prepared = self.prepare(key, full, value, Revision::MIN)?;
+        trace.stage_of("encoded", prepared.plaintext.len());
         let ttl = options.ttl.map_or(Ttl::Never, Ttl::After);
-        match self.write("create", &full, &prepared, Expected::Absent, ttl).await? {
+        match self
+            .write("create", full, &prepared, Expected::Absent, ttl, trace)
+            .await?
+        {
             Written::At(revision) => Ok(prepared.entry.at_revision(revision)),
-            Written::Refused(_) => Err(StorageError::KeyExists { key: full }),
+            Written::Refused(_) => Err(StorageError::KeyExists { key: full.to_owned() }),
         }
     }
 
@@ -81,8 +92,10 @@ impl<K: Kv> Inner<K> {
         prepared: &Prepared,
         expected: Expected,
         ttl: Ttl,
+        trace: &mut Trace<'_>,
     ) -> Result<Written> {
         let sealed = self.seal(full, prepared.plaintext.clone()).await?;
+        trace.stage_of("transformed", sealed.len());
         let mut lease = self.lease(full, ttl, expected).await?;
         let put = |lease| self.timed(operation, self.kv.put_if(full, sealed.clone(), expected, lease));
         let mut outcome = put(lease).await;
@@ -91,6 +104,7 @@ impl<K: Kv> Inner<K> {
             lease = self.lease(full, ttl, expected).await?;
             outcome = put(lease).await;
         }
+        trace.stage("called");
         match outcome {
             Ok(outcome) => Ok(outcome.into()),
             Err(KvError::OutcomeUnknown(cause)) => {
@@ -110,14 +124,14 @@ impl<K: Kv> Inner<K> {
 
     // deviates: storage-api/UPD-28: an update that does not speak of the lifetime leaves it, as the contract says.
     /// The lease for a lifetime. No lifetime, and one of zero, is for ever.
-    async fn lease(&self, full: &str, ttl: Ttl, expected: Expected) -> Result<Lease> {
+    pub(crate) async fn lease(&self, full: &str, ttl: Ttl, expected: Expected) -> Result<Lease> {
         match ttl {
             Ttl::Keep if expected == Expected::Absent => Ok(Lease::None),
             Ttl::Keep => Ok(Lease::Keep),
             Ttl::Never => Ok(Lease::None),
             Ttl::After(Duration::ZERO) => Ok(Lease::None),
             Ttl::After(ttl) => {
-                let lease = self.kv.lease(whole_seconds(ttl)).await;
+                let lease = self.measured(self.kv.lease(whole_seconds(ttl))).await;
                 lease
                     .map(Lease::Id)
                     .map_err(|error| convert::storage_error(error, Call::Key(full)))
