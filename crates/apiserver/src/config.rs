@@ -23,6 +23,9 @@ pub struct ServerConfig {
     pub token_auth_file: Option<PathBuf>,
     /// A file or a directory of CustomResourceDefinition manifests.
     pub custom_resource_definitions: Option<PathBuf>,
+    /// Bytes for other forms of objects (compressed, in another version), which are made once and shared by all clients.
+    /// Default 128 MiB.
+    pub form_bytes: usize,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
 }
@@ -60,6 +63,7 @@ impl ServerConfig {
             tls: None,
             token_auth_file: None,
             custom_resource_definitions: None,
+            form_bytes: 128 << 20,
             clock: SystemClock::shared(),
         }
     }

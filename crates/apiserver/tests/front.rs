@@ -251,6 +251,34 @@ async fn long_answers_are_compressed_for_who_takes_it() {
     server.shutdown().await;
 }
 
+// covers: storage-cacher/LIST-23, storage-cacher/MEM-13
+#[tokio::test]
+async fn a_compressed_list_says_the_same_whether_its_parts_were_made_before_or_not() {
+    // Room for some of the parts, so that others are made again each time.
+    let (server, client) = start(|config| config.form_bytes = 8_192).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let body = |at: usize, text: &str| {
+        let data = json!({ "k": text.repeat(3_000), "n": at.to_string() });
+        json!({ "metadata": { "name": format!("m{at:02}") }, "data": data })
+    };
+    for at in 0..60 {
+        let created = send(&client, "POST", maps, &[], Some(body(at, "abc"))).await;
+        assert_eq!(created.status, 201);
+    }
+    for round in 0..4 {
+        for target in [maps.to_owned(), format!("{maps}?limit=50")] {
+            let plain = send(&client, "GET", &target, &[], None).await;
+            let zipped = send(&client, "GET", &target, &[("accept-encoding", "gzip")], None).await;
+            assert_eq!(zipped.header("content-encoding"), Some("gzip"), "{target} {round}");
+            assert!(zipped.body == plain.body, "{target} {round}");
+        }
+        let changed = body(round * 7, "xyz");
+        let put = send(&client, "PUT", &format!("{maps}/m{:02}", round * 7), &[], Some(changed)).await;
+        assert_eq!(put.status, 200);
+    }
+    server.shutdown().await;
+}
+
 // covers: apiserver-http/DISC-11, apiserver-http/OAPI-09, apiserver-http/OAPI-10, apiserver-http/OAPI-11
 #[tokio::test]
 async fn documents_are_there_or_404() {

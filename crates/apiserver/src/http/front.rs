@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use apiserver_registry::{Admission, ApiError, RequestContext, UserInfo};
+use apiserver_storage_api::Forms;
 use apiserver_storage_api::time::Clock;
 
 use crate::http::body::Body;
@@ -55,6 +56,8 @@ pub(crate) struct Inner {
     /// No new work is taken, watches end.
     pub(crate) draining: CancellationToken,
     pub(crate) limits: Limits,
+    /// Forms of entries that are made once for all clients.
+    pub(crate) forms: Arc<Forms>,
 }
 
 /// Places for requests under way.
@@ -192,6 +195,7 @@ impl Front {
             query: query.clone(),
             headers: headers.clone(),
             context: Arc::clone(&context),
+            forms: Arc::clone(&self.0.forms),
             draining: self.0.draining.clone(),
         };
         let result = match served.routes(&call.path) {

@@ -6,6 +6,8 @@ pub(crate) mod options;
 pub(crate) mod path;
 pub(crate) mod query;
 
+mod gzip;
+mod list_writer;
 pub(crate) mod pretty;
 pub(crate) mod respond;
 pub(crate) mod verbs;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -24,8 +25,8 @@ pub(crate) struct Custom {
     kind: Arc<CustomKind>,
     version: CustomVersion,
     api_version: String,
-    /// Whether objects are stored in this very version.
-    stored: bool,
+    /// What tells the objects in this version from others, unless they are stored in this very version.
+    form: Option<u64>,
     printer: TablePrinter,
 }
 
@@ -33,14 +34,15 @@ impl Custom {
     /// The kind in this version.
     pub(crate) fn new(kind: Arc<CustomKind>, version: CustomVersion) -> Self {
         let api_version = format!("{}/{}", kind.group, version.name);
-        let stored = version.storage;
+        static FORMS: AtomicU64 = AtomicU64::new(1);
+        let form = (!version.storage).then(|| FORMS.fetch_add(1, Ordering::Relaxed));
         // A column whose path is not understood leaves the name alone, as upstream does.
         let printer = TablePrinter::custom(&version).unwrap_or_default();
         Self {
             kind,
             version,
             api_version,
-            stored,
+            form,
             printer,
         }
     }
@@ -125,11 +127,14 @@ impl Model for Custom {
     }
 
     fn served(&self, stored: &Bytes) -> Result<Bytes, ApiError> {
-        if self.stored {
-            Ok(stored.clone())
-        } else {
-            with_api_version(stored, &self.api_version)
+        match self.form {
+            None => Ok(stored.clone()),
+            Some(_) => with_api_version(stored, &self.api_version),
         }
+    }
+
+    fn form(&self) -> Option<u64> {
+        self.form
     }
 
     fn protobuf(&self, _: &Value) -> Option<Vec<u8>> {

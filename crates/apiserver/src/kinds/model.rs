@@ -59,6 +59,11 @@ pub(crate) trait Model: fmt::Debug + Send + Sync + 'static {
     /// The served JSON of a stored object in this version.
     fn served(&self, stored: &Bytes) -> Result<Bytes, ApiError>;
 
+    /// A number for what [`served`](Self::served) makes, its own in this process; `None` where it returns what it is given.
+    fn form(&self) -> Option<u64> {
+        None
+    }
+
     /// The protobuf envelope of a served object; `None` where the kind has none.
     fn protobuf(&self, object: &Value) -> Option<Vec<u8>>;
 

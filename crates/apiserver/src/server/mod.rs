@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use apiserver_storage_api::Forms;
 use apiserver_storagebackend::{Factory, OpenError};
 
 use crate::config::{Fault, Listen, ServerConfig, StartError};
@@ -139,6 +140,7 @@ impl Server {
             stopping,
             draining: draining.clone(),
             limits: Limits::default(),
+            forms: Arc::new(Forms::new(config.form_bytes)),
         });
         // Listening before everything is ready lets probes see why it is not.
         for (listener, tls) in [(insecure, None), (secure, tls)] {

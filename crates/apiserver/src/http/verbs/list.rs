@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use http::{Response, StatusCode};
@@ -15,12 +15,12 @@ use apiserver_storage_api::codec::json::write_string;
 use apiserver_storage_api::{BoxError, Entry, ListEnd, Page, Revision, StorageError};
 
 use crate::http::body::{self, Body};
+use crate::http::list_writer::{ListWriter, served};
 use crate::http::negotiate::{Format, Representation, Shape, accepts_gzip};
 use crate::http::options::ListParameters;
 use crate::http::pretty::Indenter;
 use crate::http::respond;
 use crate::http::verbs::Call;
-use crate::kinds::model::Model;
 
 /// Bytes that are gathered before they go out.
 const CHUNK: usize = 128 * 1024;
@@ -51,6 +51,9 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
         return Ok(stream(call, revision, first, pages, representation.pretty));
     }
     let (entries, end) = gather(&call, first, pages).await?;
+    if representation == Representation::JSON {
+        return joined(&call, revision, &entries, &end);
+    }
     let json = whole(&call, revision, &entries, &end, representation)?;
     if representation.format == Format::Protobuf {
         let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
@@ -95,16 +98,10 @@ pub(super) fn whole(
     end: &ListEnd,
     representation: Representation,
 ) -> Result<Bytes, ApiError> {
-    let mut metadata = json!({ "resourceVersion": revision.to_string() });
-    if let (Some(token), Some(metadata)) = (&end.next, metadata.as_object_mut()) {
-        metadata.insert("continue".into(), token.encode().into());
-        if let Some(remaining) = end.remaining {
-            metadata.insert("remainingItemCount".into(), remaining.into());
-        }
-    }
+    let metadata = metadata(revision, end);
     let json_of = |entry: &Entry| {
-        let json = entry.json().map_err(|error| list_error(call, error))?;
-        call.model.served(json)
+        entry.record().map_err(|error| list_error(call, error))?;
+        served(&*call.model, &call.forms, entry).map_err(ApiError::internal)
     };
     let value_of = |entry: &Entry| -> Result<Value, ApiError> {
         serde_json::from_slice(&json_of(entry)?).map_err(ApiError::internal)
@@ -144,6 +141,17 @@ pub(super) fn whole(
     }
 }
 
+fn metadata(revision: Revision, end: &ListEnd) -> Value {
+    let mut metadata = json!({ "resourceVersion": revision.to_string() });
+    if let (Some(token), Some(metadata)) = (&end.next, metadata.as_object_mut()) {
+        metadata.insert("continue".into(), token.encode().into());
+        if let Some(remaining) = end.remaining {
+            metadata.insert("remainingItemCount".into(), remaining.into());
+        }
+    }
+    metadata
+}
+
 /// A plain list up to its first item.
 fn head(call: &Call, metadata: &Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
@@ -157,6 +165,38 @@ fn head(call: &Call, metadata: &Value) -> Vec<u8> {
     out
 }
 
+/// A plain list in compact JSON that is there as a whole.
+fn joined(call: &Call, revision: Revision, entries: &[Entry], end: &ListEnd) -> Result<Response<Body>, ApiError> {
+    let gzip = accepts_gzip(&call.headers) && size(entries) > respond::GZIP_FROM;
+    let head = head(call, &metadata(revision, end));
+    let mut writer = ListWriter::new(Arc::clone(&call.model), Arc::clone(&call.forms), &head, gzip);
+    let mut chunks = Vec::new();
+    for entry in entries {
+        // An unreadable entry is an answer of its own, as long as nothing was sent.
+        entry.record().map_err(|error| list_error(call, error))?;
+        writer.item(entry).map_err(ApiError::internal)?;
+        if writer.is_full() {
+            chunks.push(Ok(writer.chunk()));
+        }
+    }
+    chunks.push(Ok(writer.end()));
+    Ok(answer(body::stream(futures::stream::iter(chunks)), gzip))
+}
+
+fn answer(body: Body, gzip: bool) -> Response<Body> {
+    let mut response = respond::plain(StatusCode::OK, Format::Json.media_type(), body);
+    if gzip {
+        respond::gzip_headers(response.headers_mut());
+    }
+    response
+}
+
+/// Bytes of the entries that can be read.
+fn size(entries: &[Entry]) -> usize {
+    let json = entries.iter().filter_map(|entry| entry.json().ok());
+    json.map(Bytes::len).sum()
+}
+
 /// An unlimited plain list: pages go out as they come. It has no continue token, so its metadata is known first.
 fn stream(
     call: Call,
@@ -165,73 +205,44 @@ fn stream(
     pages: BoxStream<'static, Result<Page, StorageError>>,
     pretty: bool,
 ) -> Response<Body> {
-    let head = head(&call, &json!({ "resourceVersion": revision.to_string() }));
-    let size: usize = first
-        .entries
-        .iter()
-        .filter_map(|entry| entry.json().ok())
-        .map(Bytes::len)
-        .sum();
-    let gzip = accepts_gzip(&call.headers) && (first.end.is_none() || size > respond::GZIP_FROM);
-    let model = Arc::clone(&call.model);
-    let mut parts = chunks(model, head, first, pages).boxed();
-    if pretty {
-        parts = indented(parts).boxed();
-    }
-    let body = if gzip {
-        body::stream(compress(parts))
-    } else {
-        body::stream(parts)
+    let head = head(&call, &metadata(revision, &ListEnd::default()));
+    let gzip = accepts_gzip(&call.headers) && (first.end.is_none() || size(&first.entries) > respond::GZIP_FROM);
+    // Indentation is made anew for each answer, so there are no segments of it.
+    let writer = ListWriter::new(call.model, call.forms, &head, gzip && !pretty);
+    let parts = chunks(writer, first, pages);
+    let body = match (pretty, gzip) {
+        (false, _) => body::stream(parts),
+        (true, false) => body::stream(indented(parts)),
+        (true, true) => body::stream(compress(indented(parts))),
     };
-    let mut response = respond::plain(StatusCode::OK, Format::Json.media_type(), body);
-    if gzip {
-        respond::gzip_headers(response.headers_mut());
-    }
-    response
+    answer(body, gzip)
 }
 
-/// The bytes of a list in pieces of about [`CHUNK`].
+/// The bytes of a list in pieces.
 fn chunks(
-    model: Arc<dyn Model>,
-    head: Vec<u8>,
+    writer: ListWriter,
     first: Page,
     pages: BoxStream<'static, Result<Page, StorageError>>,
-) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     struct State {
-        model: Arc<dyn Model>,
+        writer: ListWriter,
         pages: BoxStream<'static, Result<Page, StorageError>>,
         entries: std::vec::IntoIter<Entry>,
         last_page: bool,
-        buffer: BytesMut,
-        first_item: bool,
-        done: bool,
     }
-    let mut buffer = BytesMut::with_capacity(CHUNK + CHUNK / 4);
-    buffer.extend_from_slice(&head);
     let state = State {
-        model,
+        writer,
         pages,
         last_page: first.end.is_some(),
         entries: first.entries.into_iter(),
-        buffer,
-        first_item: true,
-        done: false,
     };
-    futures::stream::try_unfold(state, |mut state| async move {
-        if state.done {
-            return Ok(None);
-        }
+    futures::stream::try_unfold(Some(state), |state| async move {
+        let Some(mut state) = state else { return Ok(None) };
         loop {
-            while let Some(entry) = state.entries.next() {
-                if !std::mem::take(&mut state.first_item) {
-                    state.buffer.extend_from_slice(b",");
-                }
-                let json = state.model.served(entry.json()?).map_err(BoxError::from)?;
-                state.buffer.extend_from_slice(&json);
-                if state.buffer.len() >= CHUNK {
-                    let chunk = state.buffer.split().freeze();
-                    state.buffer.reserve(CHUNK + CHUNK / 4);
-                    return Ok(Some((chunk, state)));
+            for entry in state.entries.by_ref() {
+                state.writer.item(&entry)?;
+                if state.writer.is_full() {
+                    return Ok(Some((state.writer.chunk(), Some(state))));
                 }
             }
             if state.last_page {
@@ -246,16 +257,14 @@ fn chunks(
                 None => break,
             }
         }
-        state.buffer.extend_from_slice(b"]}\n");
-        state.done = true;
-        Ok(Some((state.buffer.split().freeze(), state)))
+        Ok(Some((state.writer.end(), None)))
     })
 }
 
 /// Indents a document as it passes.
 fn indented(
-    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send,
-) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     let mut indenter = Indenter::default();
     chunks.map(move |chunk| {
         let chunk = chunk?;

@@ -14,6 +14,7 @@ use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Incoming;
 
 use apiserver_registry::{ApiError, RequestContext, Resource};
+use apiserver_storage_api::Forms;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::body::Body;
@@ -36,6 +37,8 @@ pub(crate) struct Call {
     pub(crate) list_kind: String,
     /// `v1`, `apps/v1`.
     pub(crate) api_version: String,
+    /// Forms of entries that are made once for all clients.
+    pub(crate) forms: Arc<Forms>,
     /// Ends when the server stops taking requests.
     pub(crate) draining: CancellationToken,
 }
