@@ -1,7 +1,9 @@
 //! Reads: one key, or a range in parts.
 //!
 //! etcd bounds an answer by keys only. What a number of keys weighs is remembered per range, so that a bound in bytes
-//! becomes one in keys.
+//! becomes one in keys. A range that is bounded by nothing is read as a stream where the server has them.
+
+mod stream;
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -12,13 +14,16 @@ use parking_lot::Mutex;
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvError, KvPair, KvResult, RangePage, RangeRequest};
 
+pub(crate) use self::stream::Streams;
 use crate::convert;
 use crate::shared::Shared;
 
-/// Keys of a bounded page whose weight is not known yet.
-const FIRST_KEYS: u64 = 500;
+/// Keys of a bounded page whose weight is not known yet: few enough that the largest values do no harm.
+const FIRST_KEYS: u64 = 32;
 /// Fewer keys are not asked for, whatever they weigh, unless the caller wants fewer.
 const LEAST_KEYS: u64 = 10;
+/// The character after the slash.
+const AFTER_SLASH: char = '0';
 /// Ranges whose weight is remembered.
 const REMEMBERED: usize = 4096;
 
@@ -36,9 +41,26 @@ impl Averages {
         else {
             return keys;
         };
-        let average = self.0.lock().get(request.end.as_deref().unwrap_or_default()).copied();
+        let average = self.average(request.end.as_deref().unwrap_or_default());
         let fitting = average.map_or(FIRST_KEYS, |average| (bytes.get() / average.max(1)).max(LEAST_KEYS));
         Some(keys.map_or(fitting, |keys| keys.min(fitting)))
+    }
+
+    /// What is known of a range, or else of the narrowest one around it that was read: of all pods, where the pods of one
+    /// namespace are to be read for the first time.
+    fn average(&self, end: &str) -> Option<u64> {
+        let known = self.0.lock();
+        let mut end = end.to_owned();
+        loop {
+            if let Some(average) = known.get(&end) {
+                return Some(*average);
+            }
+            // A prefix that ends in a slash ends before the same with the next character.
+            let inner = end.strip_suffix(AFTER_SLASH)?;
+            let outer = inner.rfind('/')?;
+            end.truncate(outer);
+            end.push(AFTER_SLASH);
+        }
     }
 
     fn learn(&self, request: &RangeRequest, pairs: &[KvPair]) {
@@ -73,7 +95,9 @@ impl Shared {
         Ok((stored.map(convert::pair).transpose()?, revision))
     }
 
-    // deviates: storage-etcd3/STREAM-01: always pages, which are bounded and which every version has.
+    // deviates: storage-etcd3/STREAM-01: streams carry ranges that are bounded by nothing. Lists ask for parts that are
+    // bounded by bytes and read ahead by one, so a stream would have to be cut off and begun anew with each of them; they
+    // are read in pages, as is the initial state of a watch (also STREAM-06, STREAM-07, EWATCH-08, EWATCH-09).
     pub(crate) async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
         if request.end.as_ref().is_some_and(|end| *end <= request.start) {
             // etcd would take an empty end for a single key.
@@ -85,12 +109,19 @@ impl Shared {
                 revision,
             });
         }
-        let mut options = GetOptions::new().with_range(convert::end_key(request.end.as_deref()));
+        if let Some(whole) = self.streamed(&request).await? {
+            return Ok(whole);
+        }
+        self.page(request).await
+    }
+
+    // deviates: storage-etcd3/PAGE-13: the state is named in each request and no other can come; the revision of the
+    // answer is where the store is, which moves while a list is read.
+    /// A range, or as much of it as one answer may hold.
+    async fn page(&self, request: RangeRequest) -> KvResult<RangePage> {
+        let mut options = plain_options(&request);
         if let Some(limit) = self.averages.limit(&request) {
             options = options.with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
-        }
-        if request.keys_only {
-            options = options.with_keys_only();
         }
         if request.count_only {
             options = options.with_count_only();
@@ -128,16 +159,22 @@ impl Shared {
         });
         let mut answer = match read.await {
             Ok(answer) => answer,
-            Err(KvError::Future { .. }) => return Err(self.future().await),
-            // What is asked for is gone, so everything below the revision after it is.
-            Err(KvError::Compacted { .. }) => {
-                let compacted = at.map(Revision::next);
-                return Err(self.learned(KvError::Compacted { compacted }));
-            }
-            Err(error) => return Err(error),
+            Err(error) => return Err(self.range_error(error, at).await),
         };
         let revision = self.cluster.observe(answer.take_header(), Some(mark))?;
         Ok((answer, revision))
+    }
+
+    /// What the error of a read at a revision says, as far as the answer does not say it itself.
+    async fn range_error(&self, error: KvError, at: Option<Revision>) -> KvError {
+        match error {
+            KvError::Future { .. } => self.future().await,
+            // What is asked for is gone, so everything below the revision after it is.
+            KvError::Compacted { .. } => self.learned(KvError::Compacted {
+                compacted: at.map(Revision::next),
+            }),
+            other => other,
+        }
     }
 
     /// The error of a read from the future, which has to say where the store is.
@@ -146,6 +183,16 @@ impl Shared {
             Ok(current) => KvError::Future { current },
             Err(error) => error,
         }
+    }
+}
+
+/// What pages and streams of a range have in common.
+fn plain_options(request: &RangeRequest) -> GetOptions {
+    let options = GetOptions::new().with_range(convert::end_key(request.end.as_deref()));
+    if request.keys_only {
+        options.with_keys_only()
+    } else {
+        options
     }
 }
 
@@ -194,6 +241,13 @@ mod tests {
             ..request.clone()
         };
         assert_eq!(averages.limit(&other), Some(FIRST_KEYS));
+        let within = RangeRequest {
+            limit_bytes: NonZeroU64::new(1_000_000),
+            ..RangeRequest::prefix("/registry/pods/ns/")
+        };
+        assert_eq!(averages.limit(&within), Some(10), "as all pods do");
+        averages.learn(&within, &page(10, 1000));
+        assert_eq!(averages.limit(&within), Some(1000), "once it was read it has its own");
         request.keys_only = true;
         assert_eq!(averages.limit(&request), None, "keys weigh nothing worth counting");
     }

@@ -11,13 +11,14 @@ use apiserver_storage_kv::{KvError, KvResult};
 
 use crate::cluster::Cluster;
 use crate::lease::Leases;
-use crate::range::Averages;
+use crate::range::{Averages, Streams};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) cluster: Cluster,
     pub(crate) leases: Leases,
     pub(crate) averages: Averages,
+    pub(crate) streams: Streams,
     /// Counts the requests for progress; watches wake on it.
     pub(crate) progress_asked: watch::Sender<u64>,
     health: Mutex<Result<(), String>>,
@@ -31,6 +32,7 @@ impl Shared {
             cluster,
             leases,
             averages: Averages::default(),
+            streams: Streams::default(),
             progress_asked: watch::Sender::new(0),
             health: Mutex::new(Err("etcd client connection not yet established".to_owned())),
             compacted: AtomicU64::new(0),

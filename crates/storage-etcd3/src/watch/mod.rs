@@ -3,7 +3,8 @@
 //!
 //! A watch is pulled by its reader and has no task and no queue: while nobody reads, the server is held back by the
 //! flow control of its stream. It goes on after the last revision that was delivered or reported as reached, so a break
-//! loses and repeats nothing. A silent watch is asked for progress; one that does not answer is opened anew.
+//! loses and repeats nothing. A silent watch is asked for progress; one that does not answer is opened anew. What came
+//! before an error is delivered before it, whatever they came in.
 
 mod batch;
 mod open;
@@ -75,6 +76,8 @@ pub(crate) async fn open(shared: Arc<Shared>, request: WatchRequest) -> KvResult
         open: Some(open),
         ready: VecDeque::new(),
         unanswered: false,
+        unheard: 0,
+        failed: None,
         over: false,
     };
     let items = stream::unfold(live, Live::next).boxed();
@@ -127,22 +130,29 @@ struct Live {
     closed: watch::Receiver<bool>,
     /// It was asked whether it lives.
     unanswered: bool,
+    /// How often in a row it did not answer.
+    unheard: u32,
+    /// What it ends with, once all that came before was taken.
+    failed: Option<KvError>,
     over: bool,
 }
 
 impl Live {
     async fn next(mut self) -> Option<(KvResult<KvWatchItem>, Self)> {
-        if self.over {
-            return None;
-        }
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Some((Ok(item), self));
             }
-            if let Err(error) = self.step().await {
+            if self.over {
+                return None;
+            }
+            if let Some(error) = self.failed.take() {
                 self.over = true;
-                self.open = None;
                 return Some((Err(error), self));
+            }
+            if let Err(error) = self.step().await {
+                self.open = None;
+                self.failed = Some(error);
             }
         }
     }
@@ -153,7 +163,9 @@ impl Live {
             return self.resume().await;
         };
         let config = &self.shared.cluster.config;
-        let silence = config.clock.sleep(config.watch_probe_interval);
+        // A server that is busy catching up does not answer either: it gets more time with each attempt.
+        let patience = config.watch_probe_interval.saturating_mul(1 << self.unheard.min(4));
+        let silence = config.clock.sleep(patience);
         let wake = tokio::select! {
             biased;
             _ = self.closed.wait_for(|closed| *closed) => Wake::Closed,
@@ -178,6 +190,7 @@ impl Live {
             }
             Wake::Silent if self.unanswered => {
                 open.link.give_up();
+                self.unheard += 1;
                 self.broken("no sign of life".into())
             }
             Wake::Silent => {
@@ -198,6 +211,7 @@ impl Live {
 
     fn response(&mut self, response: WatchResponse) -> KvResult<()> {
         self.unanswered = false;
+        self.unheard = 0;
         if let Some(failure) = ended(&response) {
             return match failure {
                 Failure::Answer(KvError::Compacted {

@@ -1,0 +1,410 @@
+//! Ranges that come in parts, where the server has streams of ranges: from etcd 3.7 on.
+//!
+//! A range that is bounded by nothing may weigh anything. As a stream its parts are small whatever it weighs, the server
+//! counts nothing that was not asked for, and what was read stays read when the connection breaks: the rest is read at
+//! the same revision, elsewhere if need be. A member without streams is remembered for a while, and what is left comes
+//! from it in one answer.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use etcd_client::{Error, GetOptions, GetResponse, ResponseHeader};
+use futures::stream::{self, Stream, StreamExt};
+use parking_lot::Mutex;
+use tonic::{Code, Status};
+
+use apiserver_storage_api::Revision;
+use apiserver_storage_kv::{KvError, KvPair, KvResult, RangePage, RangeRequest};
+
+use super::plain_options;
+use crate::cluster::Retry;
+use crate::convert;
+use crate::error::{Failure, classify, fault};
+use crate::member::Member;
+use crate::shared::Shared;
+
+/// How long a member that has no streams is not asked for one again. It may have been upgraded then.
+const LACKING: Duration = Duration::from_secs(600);
+/// So many keys fit into one answer, and are not worth a stream.
+const FEW: u64 = 500;
+
+/// Which members have no streams, as far as is known: until when, on the clock that only goes forward.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Mutex<HashMap<usize, Duration>>);
+
+impl Streams {
+    fn offered(&self, member: usize, now: Duration) -> bool {
+        self.0.lock().get(&member).is_none_or(|until| now >= *until)
+    }
+
+    fn lacking(&self, member: usize, now: Duration) {
+        self.0.lock().insert(member, now.saturating_add(LACKING));
+    }
+}
+
+/// Why a stream brings nothing more.
+#[derive(Debug)]
+enum Broken {
+    /// The member has no streams.
+    Lacking,
+    By(Failure),
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Self::By(classify(error))
+    }
+}
+
+/// What the last part says.
+#[derive(Debug)]
+struct End {
+    header: ResponseHeader,
+    more: bool,
+    /// Keys of this stream, and behind it if it was cut off by its limit.
+    count: u64,
+}
+
+/// A range that is being read: what came, and what is left to ask for.
+#[derive(Debug)]
+struct Reading {
+    left: RangeRequest,
+    pairs: Vec<KvPair>,
+}
+
+impl Reading {
+    fn take(&mut self, answer: GetResponse) -> KvResult<()> {
+        let parts = answer.0.kvs;
+        self.pairs.reserve(parts.len());
+        for pair in parts {
+            self.pairs.push(convert::pair(pair)?);
+        }
+        Ok(())
+    }
+
+    /// What is still to be asked for after `taken` pairs of this attempt. `None`: nothing.
+    fn advance(&mut self, taken: usize) -> Option<()> {
+        if let (Some(last), true) = (self.pairs.last(), taken > 0) {
+            self.left.start = format!("{}\0", last.key);
+        }
+        if let Some(limit) = self.left.limit {
+            let taken = u64::try_from(taken).unwrap_or(u64::MAX);
+            self.left.limit = Some(NonZeroU64::new(limit.get().saturating_sub(taken))?);
+        }
+        Some(())
+    }
+}
+
+impl Shared {
+    // deviates: storage-etcd3/STREAM-04: the revision is asked for first, so that a stream that breaks can be gone on
+    // with, and so that whoever needs a minimum can refuse before anything is read.
+    /// Reads a range as a stream; `None` where that is not worth it, or not to be had.
+    pub(super) async fn streamed(&self, request: &RangeRequest) -> KvResult<Option<RangePage>> {
+        let worth = request.limit_bytes.is_none() && !request.count_only;
+        let (cluster, few) = (&self.cluster, request.limit.is_some_and(|limit| limit.get() <= FEW));
+        if !worth || few || !self.streams.offered(cluster.current().0, cluster.clock().monotonic()) {
+            return Ok(None);
+        }
+        let pinned = match request.at {
+            Some(at) => at,
+            None => self.now().await?,
+        };
+        let mut left = request.clone();
+        left.at = Some(pinned);
+        let pairs = Vec::new();
+        match self.read_on(Reading { left, pairs }).await {
+            Ok(Some(page)) if request.at.is_none() => Ok(Some(RangePage {
+                // The state that was read, however much was written since.
+                revision: pinned,
+                ..page
+            })),
+            // The latest state cannot be gone; the one that was latest a moment ago can.
+            Err(KvError::Compacted { .. }) if request.at.is_none() => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Reads what is left, on whichever member has it. `None`: no stream was to be had from the first one.
+    async fn read_on(&self, mut reading: Reading) -> KvResult<Option<RangePage>> {
+        let cluster = &self.cluster;
+        let mut retry = Retry::new(cluster, cluster.config.retry_deadline);
+        loop {
+            if cluster.is_closed() {
+                return Err(KvError::Closed);
+            }
+            let (index, member) = cluster.current();
+            let had = reading.pairs.len();
+            let broken = if self.streams.offered(index, cluster.clock().monotonic()) {
+                match self.stream_of(member, &mut reading).await {
+                    Ok((end, revision)) => return Ok(Some(whole(reading, had, &end, revision))),
+                    Err(broken) => broken,
+                }
+            } else {
+                Broken::Lacking
+            };
+            let taken = reading.pairs.len() - had;
+            if reading.advance(taken).is_none() {
+                // The limit was reached, and only what comes after it is not known: that is one small answer.
+                return self.the_rest(reading, true).await.map(Some);
+            }
+            match broken {
+                Broken::Lacking => {
+                    self.streams.lacking(index, cluster.clock().monotonic());
+                    if reading.pairs.is_empty() {
+                        return Ok(None);
+                    }
+                    return self.the_rest(reading, false).await.map(Some);
+                }
+                Broken::By(Failure::Lost(cause) | Failure::NotSent(cause)) => {
+                    if taken > 0 {
+                        retry = Retry::new(cluster, cluster.config.retry_deadline);
+                    }
+                    cluster.rotate(index);
+                    retry.pause(cause).await?;
+                }
+                Broken::By(Failure::Answer(error)) => return Err(self.range_error(error, reading.left.at).await),
+            }
+        }
+    }
+
+    /// One attempt: a stream of one member, to its end.
+    async fn stream_of(&self, member: &Member, reading: &mut Reading) -> Result<(End, Revision), Broken> {
+        let cluster = &self.cluster;
+        // No part may take longer than a call may.
+        let limit = cluster.config.request_timeout;
+        let late = || Error::GRpcStatus(Status::deadline_exceeded("no answer in time"));
+        let mark = cluster.mark();
+        let mut options = plain_options(&reading.left);
+        if let Some(limit) = reading.left.limit {
+            options = options.with_limit(i64::try_from(limit.get()).unwrap_or(i64::MAX));
+        }
+        let options = pin(options, reading.left.at)?;
+        let opened = async {
+            let mut kv = member.clients().await?.kv.clone();
+            let key = convert::start_key(&reading.left.start);
+            kv.get_stream(key, Some(options)).await
+        };
+        let opened = cluster.within(limit, opened).await.ok_or_else(late)?;
+        // A server without streams may say so at once or in the place of the first part.
+        let stream = opened.map_err(lacking_or)?;
+        let parts = stream::unfold(stream, |mut stream| async move {
+            let part = cluster.within(limit, stream.message()).await;
+            let part = part.unwrap_or_else(|| Err(late())).transpose()?;
+            Some((part, stream))
+        });
+        let end = follow(parts, reading).await?;
+        let observed = cluster.observe(Some(end.header.clone()), Some(mark));
+        let revision = observed.map_err(answer)?;
+        Ok((end, revision))
+    }
+
+    /// What is left in one answer; `cut`: only how much that is.
+    async fn the_rest(&self, reading: Reading, cut: bool) -> KvResult<RangePage> {
+        let Reading { mut left, mut pairs } = reading;
+        left.count_only = cut;
+        let rest = self.page(left).await?;
+        let had = u64::try_from(pairs.len()).unwrap_or(u64::MAX);
+        pairs.extend(rest.pairs);
+        Ok(RangePage {
+            pairs,
+            more: rest.more || (cut && rest.count > 0),
+            count: rest.count.saturating_add(had),
+            revision: rest.revision,
+        })
+    }
+}
+
+fn whole(reading: Reading, had: usize, end: &End, revision: Revision) -> RangePage {
+    RangePage {
+        pairs: reading.pairs,
+        more: end.more,
+        count: end.count.saturating_add(u64::try_from(had).unwrap_or_default()),
+        revision,
+    }
+}
+
+fn pin(options: GetOptions, at: Option<Revision>) -> Result<GetOptions, Broken> {
+    match at.map(convert::signed) {
+        None => Ok(options),
+        Some(Some(at)) => Ok(options.with_revision(at)),
+        // Further in the future than etcd counts.
+        Some(None) => Err(Broken::By(Failure::Answer(KvError::Future { current: Revision::MIN }))),
+    }
+}
+
+fn lacking_or(error: Error) -> Broken {
+    match error {
+        Error::GRpcStatus(status) if status.code() == Code::Unimplemented => Broken::Lacking,
+        other => other.into(),
+    }
+}
+
+/// Takes the parts of a stream up to its end. What came before an error stays taken.
+async fn follow(parts: impl Stream<Item = Result<GetResponse, Error>>, reading: &mut Reading) -> Result<End, Broken> {
+    let mut parts = std::pin::pin!(parts);
+    let (mut first, mut end) = (true, None);
+    while let Some(part) = parts.next().await {
+        let mut part = match part {
+            Ok(part) => part,
+            Err(error) if first => return Err(lacking_or(error)),
+            Err(error) => return Err(error.into()),
+        };
+        first = false;
+        if let Some(header) = part.take_header() {
+            end = Some(End {
+                header,
+                more: part.more(),
+                count: u64::try_from(part.count()).unwrap_or_default(),
+            });
+        }
+        reading.take(part).map_err(answer)?;
+    }
+    // The client takes a message that it cannot read for the end, and so would a list that is cut short.
+    end.ok_or_else(|| {
+        let start = &reading.left.start;
+        answer(fault(format!(
+            "a stream of a range that ended without a revision: start={start:?}"
+        )))
+    })
+}
+
+fn answer(error: KvError) -> Broken {
+    Broken::By(Failure::Answer(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+    use std::time::Duration;
+
+    use apiserver_storage_kv::{KvError, RangeRequest};
+    use etcd_client::proto::{PbKeyValue, PbRangeResponse, PbResponseHeader};
+    use etcd_client::{Error, GetResponse};
+    use futures::stream;
+    use tonic::Status;
+
+    use super::{Broken, End, Failure, LACKING, Reading, Streams, follow};
+
+    fn part(keys: &[&str], end: Option<(i64, bool, i64)>) -> Result<GetResponse, Error> {
+        let pair = |key: &&str| PbKeyValue {
+            key: (*key).into(),
+            create_revision: 2,
+            mod_revision: 2,
+            version: 1,
+            value: b"v".to_vec(),
+            lease: 0,
+        };
+        Ok(GetResponse(PbRangeResponse {
+            header: end.map(|(revision, ..)| PbResponseHeader {
+                revision,
+                ..PbResponseHeader::default()
+            }),
+            kvs: keys.iter().map(pair).collect(),
+            more: end.is_some_and(|(_, more, _)| more),
+            count: end.map_or(0, |(.., count)| count),
+        }))
+    }
+
+    fn error(status: Status) -> Result<GetResponse, Error> {
+        Err(Error::GRpcStatus(status))
+    }
+
+    fn reading() -> Reading {
+        Reading {
+            left: RangeRequest::prefix("/registry/pods/"),
+            pairs: Vec::new(),
+        }
+    }
+
+    async fn read(parts: Vec<Result<GetResponse, Error>>) -> (Reading, Result<End, Broken>) {
+        let mut reading = reading();
+        let end = follow(stream::iter(parts), &mut reading).await;
+        (reading, end)
+    }
+
+    fn keys(reading: &Reading) -> Vec<&str> {
+        reading.pairs.iter().map(|pair| &*pair.key).collect()
+    }
+
+    // covers: storage-etcd3/STREAM-03, storage-etcd3/RCLI-11
+    #[tokio::test]
+    async fn parts_are_put_together_and_the_last_one_says_the_rest() {
+        let (reading, end) = read(vec![
+            part(&["a", "b"], None),
+            part(&["c"], None),
+            part(&["d"], Some((9, true, 7))),
+        ])
+        .await;
+        let end = end.expect("it came to its end");
+        assert_eq!(keys(&reading), ["a", "b", "c", "d"]);
+        assert_eq!((end.header.revision(), end.more, end.count), (9, true, 7));
+    }
+
+    // covers: storage-etcd3/STREAM-12, storage-etcd3/RCLI-11
+    #[tokio::test]
+    async fn a_stream_that_ends_without_a_revision_is_no_list() {
+        for parts in [vec![], vec![part(&["a"], None)]] {
+            let (_, end) = read(parts).await;
+            let Err(Broken::By(Failure::Answer(KvError::Fault(cause)))) = end else {
+                panic!("{end:?}")
+            };
+            assert!(cause.to_string().contains("/registry/pods/"), "{cause}");
+        }
+    }
+
+    // covers: storage-etcd3/STREAM-09, storage-etcd3/STREAM-10
+    #[tokio::test]
+    async fn only_the_first_answer_can_say_that_there_are_no_streams() {
+        let unimplemented = || error(Status::unimplemented("unknown method RangeStream"));
+        let (_, first) = read(vec![unimplemented()]).await;
+        assert!(matches!(first, Err(Broken::Lacking)), "{first:?}");
+        let (_, later) = read(vec![part(&["a"], None), unimplemented()]).await;
+        assert!(
+            matches!(later, Err(Broken::By(Failure::Answer(KvError::Fault(_))))),
+            "{later:?}"
+        );
+    }
+
+    // covers: storage-etcd3/STREAM-11, storage-etcd3/STREAM-15
+    #[tokio::test]
+    async fn an_error_on_the_way_says_what_it_is() {
+        let gone = "etcdserver: mvcc: required revision has been compacted";
+        let (_, end) = read(vec![part(&["a"], None), error(Status::out_of_range(gone))]).await;
+        assert!(
+            matches!(end, Err(Broken::By(Failure::Answer(KvError::Compacted { .. })))),
+            "{end:?}"
+        );
+    }
+
+    // covers: storage-etcd3/STREAM-16
+    #[tokio::test]
+    async fn after_a_break_the_rest_is_asked_for_and_no_more() {
+        let mut reading = reading();
+        reading.left.limit = NonZeroU64::new(5);
+        let lost = || error(Status::unavailable("connection reset"));
+        let end = follow(stream::iter([part(&["a", "b"], None), lost()]), &mut reading).await;
+        assert!(matches!(end, Err(Broken::By(Failure::Lost(_)))), "{end:?}");
+        assert_eq!(reading.advance(2), Some(()));
+        assert_eq!((&*reading.left.start, reading.left.limit), ("b\0", NonZeroU64::new(3)));
+        let end = follow(stream::iter([lost()]), &mut reading).await;
+        assert!(end.is_err());
+        assert_eq!(reading.advance(0), Some(()));
+        assert_eq!((&*reading.left.start, reading.left.limit), ("b\0", NonZeroU64::new(3)));
+        let end = follow(stream::iter([part(&["c", "d", "e"], None), lost()]), &mut reading).await;
+        assert!(end.is_err());
+        assert_eq!(reading.advance(3), None, "all that was asked for is there");
+    }
+
+    // covers: storage-etcd3/FEAT-06
+    #[test]
+    fn a_member_without_streams_is_asked_again_after_a_while() {
+        let streams = Streams::default();
+        let now = Duration::from_secs(5000);
+        assert!(streams.offered(0, now), "until the contrary is known");
+        streams.lacking(0, now);
+        assert!(!streams.offered(0, now + LACKING - Duration::from_secs(1)));
+        assert!(streams.offered(1, now), "each member for itself");
+        assert!(streams.offered(0, now + LACKING));
+    }
+}
