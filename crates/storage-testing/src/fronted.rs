@@ -21,6 +21,10 @@ pub trait Front: Sized + Send + Sync + 'static {
     /// What the backend can do and the wrapper keeps: a cache is not `Direct`, for example.
     const ABILITIES: &'static [Ability];
 
+    /// Whether the wrapper goes on when the backend is started again, as one does whose backend is another process;
+    /// otherwise there is a new one then.
+    const SURVIVES: bool = false;
+
     /// Puts the wrapper in front of a store, ready to serve.
     async fn wrap(store: Arc<dyn Storage>) -> Arc<dyn Storage>;
 }
@@ -78,5 +82,24 @@ impl<F: Front> Harness for Fronted<F> {
 
     async fn advance(&self, by: Duration) {
         self.below.advance(by).await;
+    }
+
+    async fn restart(&mut self) {
+        self.below.restart().await;
+        self.wrap_again().await;
+    }
+
+    async fn crash(&mut self) {
+        self.below.crash().await;
+        self.wrap_again().await;
+    }
+}
+
+impl<F: Front> Fronted<F> {
+    async fn wrap_again(&mut self) {
+        if !F::SURVIVES {
+            self.store = F::wrap(self.below.store()).await;
+            self.other = F::wrap(self.below.other()).await;
+        }
     }
 }

@@ -87,6 +87,12 @@ pub trait Harness: Sized + Send + Sync + 'static {
     async fn restart(&mut self) {
         unreachable!("needs Ability::Restart")
     }
+
+    /// Ends the backend without a chance to close anything and starts it again on what it left. Where that is no
+    /// different: [`restart`](Self::restart).
+    async fn crash(&mut self) {
+        self.restart().await;
+    }
 }
 
 /// How long a case may take. What it waits for comes within milliseconds; this only turns a hang into a failure.
@@ -94,25 +100,32 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs one case on a runtime of its own, or says why not. Called by [`conformance!`](crate::conformance).
 #[doc(hidden)]
-#[expect(clippy::expect_used, reason = "a test that cannot start has failed")]
 pub fn run<H: Harness, F: Future<Output = ()>>(name: &str, needs: &[Ability], case: impl FnOnce(H) -> F) {
     let missing: Vec<_> = needs.iter().filter(|need| !H::ABILITIES.contains(need)).collect();
     if !missing.is_empty() {
-        // Past the test runner's capture: a skipped case is seen in a plain run.
-        let _ = writeln!(
-            std::io::stderr(),
+        say(&format!(
             "skipped {name}: {} lacks {missing:?}",
             std::any::type_name::<H>()
-        );
+        ));
         return;
     }
+    in_time(async { case(H::start().await).await });
+}
+
+/// Past the test runner's capture: what is skipped is seen in a plain run.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Runs something on a runtime of its own.
+#[expect(clippy::expect_used, reason = "a test that cannot start has failed")]
+pub(crate) fn in_time(case: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     let runtime = runtime.expect("a runtime starts");
     runtime.block_on(async {
-        let case = async { case(H::start().await).await };
         tokio::time::timeout(TIME_LIMIT, case)
             .await
             .expect("the case ends in time");

@@ -6,9 +6,15 @@
 //! [`Backend`] and [`OverKv`]. What a backend cannot do (compact, look behind the
 //! store) is an [`Ability`] that it does not list: the cases that need it are skipped and say so.
 //!
-//! Beside the suite: [`ReferenceKv`], a backend that is obviously right and loses answers on request; [`FaultStore`],
-//! which does that over any store; [`SwitchTransformer`], whose faults a test switches; and [`model`], random histories
-//! compared with a map.
+//! Beside the suite:
+//!
+//! - [`model`]: random histories of all verbs, watches, compactions and restarts, by one client, compared with a list of
+//!   changes. A failed one prints its seed and the command that runs it again.
+//! - [`race`]: many clients and watchers at once, whose answers are held against the history in the end; also while
+//!   something breaks on purpose.
+//! - [`ReferenceKv`], a backend that is obviously right and loses answers on request; [`FaultStore`], which does that
+//!   over any store; [`SwitchTransformer`], whose faults a test switches.
+//! - `proxy` (with the feature of that name): a network that cuts, swallows, delays and repeats.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -59,6 +65,7 @@ pub mod fixture;
 pub mod model;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+pub mod race;
 
 mod fault;
 mod fronted;

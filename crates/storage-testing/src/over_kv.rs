@@ -53,6 +53,11 @@ pub trait Backend: Sized + Send + Sync + 'static {
     async fn restart(&mut self) {
         unreachable!("needs Ability::Restart")
     }
+
+    /// As [`Harness::crash`].
+    async fn crash(&mut self) {
+        self.restart().await;
+    }
 }
 
 /// The harness of a backend.
@@ -135,5 +140,9 @@ impl<B: Backend> Harness for OverKv<B> {
 
     async fn restart(&mut self) {
         self.backend.restart().await;
+    }
+
+    async fn crash(&mut self) {
+        self.backend.crash().await;
     }
 }
