@@ -5,19 +5,18 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use apiserver_registry::{Names, Resource, ResourceMap, ServedResource, Store};
-use apiserver_resources::crd::CustomKind;
+use apiserver_resources::crd::{self, CustomKind};
 use apiserver_resources::discovery::storage_version_hash;
 use apiserver_resources::normalizer::resource_info;
 use apiserver_resources::openapi::{self, OpenApi};
 use apiserver_resources::types::{ResourceEntry, TypeRegistry};
-use apiserver_storage_api::{GroupVersionKind, Index, ResourceInfo, ResourcePrefix, ResourceScope, SelectableField};
+use apiserver_storage_api::{GroupVersionKind, Index};
 use apiserver_storagebackend::Factory;
 
 use crate::kinds::binding::Binding;
 use crate::kinds::builtin::Builtin;
 use crate::kinds::catalog::{self, Catalog, Catalogs};
 use crate::kinds::custom::Custom;
-use crate::kinds::custom_normalizer::CustomNormalizer;
 use crate::kinds::custom_strategies::{CustomStatusStrategy, CustomStrategy};
 use crate::kinds::model::{Model, ModelHandle};
 use crate::kinds::scale::{Scale, ScalePaths};
@@ -143,11 +142,10 @@ fn add(map: &ResourceMap, served: Vec<ServedResource>) -> ResourceMap {
 /// Mounts a custom kind in all its served versions, in place of an older form of it.
 pub(crate) fn custom(factory: &Factory, catalogs: &Catalogs, kind: CustomKind, generation: u64) {
     let kind = Arc::new(kind);
-    let Some(stored) = kind.storage_version().cloned() else {
+    let Some(info) = crd::resource_info(&kind, generation) else {
         tracing::error!(name = %kind.name, "a definition without a storage version is not served");
         return;
     };
-    let info = custom_info(&kind, &stored, generation);
     let storage = factory.storage_for(&info);
     let mut all = Vec::new();
     for version in kind.versions.iter().filter(|version| version.served) {
@@ -161,7 +159,7 @@ pub(crate) fn custom(factory: &Factory, catalogs: &Catalogs, kind: CustomKind, g
         main.names.list_kind.clone_from(&kind.names.list_kind);
         main.names.short_names.clone_from(&kind.names.short_names);
         main.names.categories.clone_from(&kind.names.categories);
-        main.storage_version_hash = Some(storage_version_hash(&kind.group, &stored.name, &kind.names.kind));
+        main.storage_version_hash = Some(storage_version_hash(&kind.group, &info.gvk().version, &kind.names.kind));
         if version.status {
             let front = store.status(CustomStatusStrategy(strategy));
             all.push(subresource(&main, "status", Arc::new(front), None));
@@ -179,32 +177,6 @@ pub(crate) fn custom(factory: &Factory, catalogs: &Catalogs, kind: CustomKind, g
         add(&map, all)
     });
     tracing::info!(name = %kind.name, "custom kind is served");
-}
-
-fn custom_info(
-    kind: &Arc<CustomKind>,
-    stored: &apiserver_resources::crd::CustomVersion,
-    generation: u64,
-) -> ResourceInfo {
-    let scope = if kind.namespaced {
-        ResourceScope::Namespaced
-    } else {
-        ResourceScope::Cluster
-    };
-    let fields = stored
-        .selectable_fields
-        .iter()
-        .map(|field| SelectableField::new(field))
-        .collect();
-    let normalizer = CustomNormalizer::new(Arc::clone(kind), stored.clone(), generation);
-    let info = ResourceInfo::new(&kind.group, &stored.name, &kind.names.plural, &kind.names.kind, scope)
-        .with_selectable_fields(fields)
-        .with_normalizer(Arc::new(normalizer));
-    // Group and plural were checked with the definition.
-    match ResourcePrefix::new(&format!("/{}/{}/", kind.group, kind.names.plural)) {
-        Ok(prefix) => info.with_prefix(prefix),
-        Err(_) => info,
-    }
 }
 
 /// Unmounts a custom kind. Requests that run finish on the old map.

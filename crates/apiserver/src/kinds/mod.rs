@@ -4,7 +4,6 @@ pub(crate) mod model;
 
 pub(crate) mod builtin;
 mod custom;
-mod custom_normalizer;
 
 pub(crate) mod catalog;
 

@@ -7,10 +7,12 @@
 
 mod definition;
 mod formats;
+mod normalizer;
 mod prune;
 mod schema;
 mod validate;
 
 pub use definition::{CustomKind, CustomNames, CustomVersion, PrinterColumn, ScalePaths};
+pub use normalizer::{CustomNormalizer, resource_info};
 pub use schema::{JsonType, Schema};
 pub use validate::{validate_custom, validate_custom_update};

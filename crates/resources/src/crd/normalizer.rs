@@ -1,22 +1,77 @@
 //! Stored values of custom kinds: read through the structural schema, written with sorted keys.
+//!
+//! Upstream: kubernetes/apiextensions-apiserver pkg/apiserver (customresource_handler.go, schema/).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use apiserver_resources::crd::{CustomKind, CustomVersion};
-use apiserver_resources::document;
-use apiserver_resources::fieldvalidation::decode_custom_value;
-use apiserver_resources::types::TypeRegistry;
 use apiserver_storage_api::codec::{self, MediaType};
 use apiserver_storage_api::{
-    Encoded, Malformed, Normalized, Normalizer, Revision, SelectableField, encode_untyped, finish, strip_server_fields,
+    Encoded, Malformed, Normalized, Normalizer, ResourceInfo, ResourcePrefix, ResourceScope, Revision, SelectableField,
+    encode_untyped, finish, strip_server_fields,
 };
+
+use crate::crd::{CustomKind, CustomVersion};
+use crate::document;
+use crate::fieldvalidation::decode_custom_value;
+use crate::types::TypeRegistry;
+
+/// What storage must know of a custom kind: keys, fields, normalizer. Entries are in the storage version; `None` for a
+/// definition without one. `generation` tells schemas of the kind apart.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use apiserver_resources::crd::{CustomKind, resource_info};
+/// use serde_json::json;
+///
+/// let kind = CustomKind::parse(&json!({
+///     "metadata": { "name": "widgets.example.com" },
+///     "spec": {
+///         "group": "example.com",
+///         "scope": "Namespaced",
+///         "names": { "plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList" },
+///         "versions": [{
+///             "name": "v1", "served": true, "storage": true,
+///             "schema": { "openAPIV3Schema": { "type": "object" } },
+///         }],
+///     },
+/// }))
+/// .expect("a sound definition");
+/// let info = resource_info(&Arc::new(kind), 1).expect("one version is stored");
+/// assert_eq!(info.prefix().as_str(), "/example.com/widgets/");
+/// ```
+#[must_use]
+pub fn resource_info(kind: &Arc<CustomKind>, generation: u64) -> Option<ResourceInfo> {
+    let stored = kind.storage_version()?;
+    let scope = if kind.namespaced {
+        ResourceScope::Namespaced
+    } else {
+        ResourceScope::Cluster
+    };
+    let fields = stored
+        .selectable_fields
+        .iter()
+        .map(|field| SelectableField::new(field))
+        .collect();
+    let normalizer = CustomNormalizer::new(Arc::clone(kind), stored.clone(), generation);
+    let info = ResourceInfo::new(&kind.group, &stored.name, &kind.names.plural, &kind.names.kind, scope)
+        .with_selectable_fields(fields)
+        .with_normalizer(Arc::new(normalizer));
+    // Group and plural were checked with the definition.
+    Some(
+        match ResourcePrefix::new(&format!("/{}/{}/", kind.group, kind.names.plural)) {
+            Ok(prefix) => info.with_prefix(prefix),
+            Err(_) => info,
+        },
+    )
+}
 
 /// The normalizer of a custom kind. Entries are in the storage version: pruned, with the schema's defaults.
 #[derive(Debug)]
-pub(crate) struct CustomNormalizer {
+pub struct CustomNormalizer {
     kind: Arc<CustomKind>,
     version: CustomVersion,
     api_version: String,
@@ -25,7 +80,8 @@ pub(crate) struct CustomNormalizer {
 
 impl CustomNormalizer {
     /// For objects of this kind in its storage version. `generation` tells schemas of the kind apart.
-    pub(crate) fn new(kind: Arc<CustomKind>, version: CustomVersion, generation: u64) -> Self {
+    #[must_use]
+    pub fn new(kind: Arc<CustomKind>, version: CustomVersion, generation: u64) -> Self {
         let api_version = format!("{}/{}", kind.group, version.name);
         Self {
             kind,
