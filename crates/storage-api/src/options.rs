@@ -221,6 +221,8 @@ pub struct WatchOptions {
     /// Ask the backend for previous values. Without them a deletion has no object and nothing can be filtered: for a
     /// cache, which knows the previous state by itself, and then the predicate must be empty.
     pub previous: bool,
+    /// The caller will end the watch after this long; one that sends progress does so shortly before, as far as it can.
+    pub deadline: Option<Duration>,
 }
 
 impl Default for WatchOptions {
@@ -230,6 +232,7 @@ impl Default for WatchOptions {
             predicate: SelectionPredicate::default(),
             progress: false,
             previous: true,
+            deadline: None,
         }
     }
 }

@@ -119,6 +119,16 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// When the backend cannot be asked.
     async fn stats(&self) -> Result<Stats>;
+
+    /// The identity of the store behind: revisions of one are not comparable with those of another. `None`: it has none,
+    /// or is not told.
+    ///
+    /// # Errors
+    ///
+    /// When the backend cannot be asked.
+    async fn store_id(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 const _: fn(&dyn Storage) = |_| (); // object-safe, or the build stops here

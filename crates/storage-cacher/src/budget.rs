@@ -1,21 +1,44 @@
 //! What the kept history of all caches of a process may cost together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use apiserver_storage_api::time::Clock;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 
 /// A limit on the history of all caches that share it. Cloning shares it.
 ///
 /// History is what the caches keep beside their live state: superseded objects, for watchers that resume and for reads
 /// of earlier states. When all caches together are over the limit, each one that holds more than its even share
-/// forgets its oldest history.
+/// forgets its oldest history, then gives up its slowest answers; and as long as that does not help, no answer is begun
+/// that would keep yet more.
+///
+/// Caches that share a budget also share a timer: all of them age their history at the same ticks.
 #[derive(Debug, Clone)]
 pub struct HistoryBudget(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     limit: usize,
     used: AtomicUsize,
     caches: AtomicUsize,
+    /// The next tick, by its length.
+    ticks: Mutex<Ticks>,
+}
+
+type Ticks = BTreeMap<Duration, Shared<BoxFuture<'static, ()>>>;
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HistoryBudget")
+            .field("limit", &self.limit)
+            .field("used", &self.used)
+            .field("caches", &self.caches)
+            .finish_non_exhaustive()
+    }
 }
 
 impl HistoryBudget {
@@ -25,12 +48,32 @@ impl HistoryBudget {
             limit: bytes,
             used: AtomicUsize::new(0),
             caches: AtomicUsize::new(0),
+            ticks: Mutex::default(),
         }))
     }
 
     /// Bytes that are in use.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much is in use that nothing should be added.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        // The caches are given the time until their next tick to make room.
+        self.used() > self.0.limit.saturating_add(self.0.limit / 8)
+    }
+
+    /// Ends with the next tick of this length: one sleep for all that wait for it.
+    pub(crate) fn tick(&self, clock: &Arc<dyn Clock>, length: Duration) -> Shared<BoxFuture<'static, ()>> {
+        let mut ticks = self.0.ticks.lock();
+        match ticks.get(&length).filter(|tick| tick.peek().is_none()) {
+            Some(tick) => tick.clone(),
+            None => {
+                let tick = clock.sleep(length).shared();
+                ticks.insert(length, tick.clone());
+                tick
+            }
+        }
     }
 
     pub(crate) fn share(&self) -> Share {
@@ -74,7 +117,9 @@ impl Share {
 
     /// Whether this cache must forget something for the sake of all.
     pub(crate) fn is_over(&self) -> bool {
-        let Inner { limit, used, caches } = &*self.budget.0;
+        let Inner {
+            limit, used, caches, ..
+        } = &*self.budget.0;
         used.load(Ordering::Relaxed) > *limit && self.own > limit / caches.load(Ordering::Relaxed).max(1)
     }
 }

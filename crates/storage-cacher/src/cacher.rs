@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use apiserver_storage_api::{
     Check, CreateOptions, DeleteOptions, Encoded, Entry, GetOptions, Key, List, ListOptions, NotReady, ResourceInfo,
@@ -13,15 +14,18 @@ use apiserver_storage_api::{
 };
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::check::Comparison;
 use crate::config::CacherConfig;
 use crate::core::root::{Pins, Root};
-use crate::core::{Core, Limits};
+use crate::core::{Core, History, Limits};
 use crate::feed;
 use crate::freshness::{Now, Waiters};
+use crate::history::Back;
 use crate::metrics::Metrics;
 use crate::reminders::Reminders;
 use crate::status::{State, Status};
@@ -60,7 +64,48 @@ pub(crate) struct Shared {
     pub(crate) backend_lists: Arc<Semaphore>,
     /// Places for watches that read from the storage below until they meet the log.
     pub(crate) backend_watches: Arc<Semaphore>,
-    pub(crate) metrics: Metrics,
+    /// Who waits for history from before the log.
+    pub(crate) back: Back,
+    /// The open watches.
+    pub(crate) watchers: Count,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// How many there are.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
+    now: AtomicUsize,
+    none: Notify,
+}
+
+impl Count {
+    pub(crate) fn enter(&self) {
+        self.now.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn leave(&self) {
+        if self.now.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.none.notify_waiters();
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.now.load(Ordering::Acquire)
+    }
+
+    /// Ends once there is none.
+    async fn is_none(&self) {
+        loop {
+            let none = self.none.notified();
+            futures::pin_mut!(none);
+            // Listens before it looks.
+            none.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
 }
 
 impl Cacher {
@@ -102,7 +147,9 @@ impl Cacher {
             reminders: Reminders::new(config.bookmark_period),
             backend_lists: Arc::new(Semaphore::new(config.backend_lists.max(1))),
             backend_watches: Arc::new(Semaphore::new(BACKEND_WATCHES)),
-            metrics: Metrics::new(&info),
+            back: Back::default(),
+            watchers: Count::default(),
+            metrics: Arc::new(Metrics::new(&info)),
             inner,
             info,
             config,
@@ -126,13 +173,24 @@ impl Cacher {
         self.ready()
     }
 
-    /// Stops the cache: its feed has ended when this returns, watches end without an error, and reads go to the
-    /// storage below. May be called again.
+    /// Stops the cache: its feed has ended when this returns, and reads go to the storage below. A watch ends without an
+    /// error once its client has read what the log has for it, and where it is. May be called again.
     pub async fn close(&self) {
         self.shared.close();
         let mut feed = self.feed.clone();
         // Nothing is ever sent; what is waited for is the end of the sender.
         while feed.changed().await.is_ok() {}
+    }
+
+    /// Stops the cache ([`close`](Self::close)), and waits until all watches have been read to their end and dropped, but
+    /// no longer than `grace`.
+    pub async fn shut_down(&self, grace: Duration) {
+        self.close().await;
+        tokio::select! {
+            biased;
+            () = self.shared.watchers.is_none() => {}
+            () = self.shared.config.clock.sleep(grace) => {}
+        }
     }
 
     /// Compares the cache with the storage below, object by object, at one revision. Happens by itself every now and
@@ -157,6 +215,28 @@ impl Shared {
         let effects = self.core.lock().close();
         effects.perform();
         self.waiters.dismiss();
+    }
+
+    /// Makes room: history first, then the slowest answers.
+    pub(crate) fn relieve(&self, now: Duration) -> History {
+        let mut core = self.core.lock();
+        loop {
+            let superseded = core.superseded();
+            let kept = self.pins.kept(superseded);
+            core.tick(now, kept);
+            let history = core.history();
+            let helps = core.is_over() && kept > history.bytes as u64;
+            if !helps || !self.pins.release_oldest() {
+                return history;
+            }
+            self.metrics.released_reads.increment(1);
+        }
+    }
+
+    /// Ends with the next tick.
+    pub(crate) fn tick(&self) -> BoxFuture<'static, ()> {
+        let config = &self.config;
+        config.history_budget.tick(&config.clock, self.reminders.tick()).boxed()
     }
 
     /// The state at hand, however old.
@@ -259,6 +339,10 @@ impl Storage for Cacher {
 
     async fn stats(&self) -> Result<Stats> {
         self.shared.inner.stats().await
+    }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        self.shared.inner.store_id().await
     }
 }
 

@@ -29,6 +29,18 @@ pub struct CacherConfig {
     pub progress_period: Duration,
     /// Most lists at a time that are read from the backend because the cache cannot serve them. Default 16.
     pub backend_lists: usize,
+    /// How long a consistent read waits for a cache that does not move, before the storage below is asked instead, and
+    /// after how much silence the cache watches anew. Default 300 ms.
+    pub progress_timeout: Duration,
+    /// Whether consistent reads that the cache cannot serve in time go to the storage below; if not, they are told to
+    /// come back. Default true.
+    pub fallback: bool,
+    /// Most bytes of live objects that this cache keeps: what is more is served from the storage below, all of it.
+    /// Default none.
+    pub live_bytes: Option<usize>,
+    /// How often a cache that keeps nothing, because there is too much, looks whether that is still so. Default
+    /// 5 minutes.
+    pub uncached_period: Duration,
     /// First pause before the backend is tried again; doubles up to 10 s. Default 100 ms.
     pub retry_pause: Duration,
     /// How often the cache is compared with the storage below: each time after this long and up to half as long
@@ -53,6 +65,10 @@ impl CacherConfig {
             ready_timeout: Duration::from_millis(500),
             progress_period: Duration::from_millis(100),
             backend_lists: 16,
+            progress_timeout: Duration::from_millis(300),
+            fallback: true,
+            live_bytes: None,
+            uncached_period: Duration::from_secs(300),
             retry_pause: Duration::from_millis(100),
             check_period: Some(Duration::from_secs(300)),
             clock,
@@ -64,6 +80,34 @@ impl CacherConfig {
     #[must_use]
     pub fn with_progress_period(mut self, period: Duration) -> Self {
         self.progress_period = period;
+        self
+    }
+
+    /// Lets consistent readers wait this long for a cache that does not move.
+    #[must_use]
+    pub fn with_progress_timeout(mut self, timeout: Duration) -> Self {
+        self.progress_timeout = timeout;
+        self
+    }
+
+    /// Says whether consistent reads go to the storage below when the cache is behind.
+    #[must_use]
+    pub fn with_fallback(mut self, fallback: bool) -> Self {
+        self.fallback = fallback;
+        self
+    }
+
+    /// Keeps at most so many bytes of live objects.
+    #[must_use]
+    pub fn with_live_bytes(mut self, bytes: Option<usize>) -> Self {
+        self.live_bytes = bytes;
+        self
+    }
+
+    /// Looks this often whether an uncached kind has become small enough.
+    #[must_use]
+    pub fn with_uncached_period(mut self, period: Duration) -> Self {
+        self.uncached_period = period;
         self
     }
 

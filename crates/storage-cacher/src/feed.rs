@@ -1,14 +1,15 @@
 //! The one task of a cache: lists the storage below, follows its watch, and starts over when the watch is lost.
 //!
-//! Only a watch that was resumed right behind the last revision continues the log. When the backend no longer has that
-//! history (410), or is at an earlier revision than the cache (another store behind the same name), the state is
-//! listed again and the log starts empty. What can be resumed is resumed: the cache stays ready meanwhile, and nobody
-//! notices. All pauses are jittered, so that many caches do not come back in step.
+//! Only a watch that was resumed right behind the last revision, in the same store, continues the log. When the backend
+//! no longer has that history (410), or is another store behind the same name (another id, or an earlier revision than
+//! the cache's), the state is listed again and the log starts empty. What can be resumed is resumed: the cache stays
+//! ready meanwhile, and nobody notices. All pauses are jittered, so that many caches do not come back in step.
 //
-// deviates: storage-cacher/INIT-03: the state is listed, as a stream of pages, and then watched (also INIT-04).
+// deviates: storage-cacher/INIT-03: the state is listed, as a stream of pages, and then watched (also INIT-04, INIT-06,
+//   INIT-07).
 // deviates: storage-cacher/INIT-12: a watch that ends at once is resumed too; pauses grow instead.
 // deviates: storage-cacher/INIT-15: failures are resumed with growing pauses; five in a row that are not about reaching
-//   the storage lead to a list.
+//   the storage lead to a list (also INIT-14, INIT-16, CONST-08).
 // deviates: storage-cacher/CHK-07: a difference leads to a new list, not only to fewer reads from memory (also CHK-05).
 // deviates: storage-cacher/INIT-20: watchers that have seen everything go on when the list shows the state they know.
 // deviates: storage-cacher/INIT-21: what cannot be read is carried along by key.
@@ -18,9 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use apiserver_storage_api::time::jitter;
-use apiserver_storage_api::{
-    ListAt, ListOptions, OnUnreadable, Revision, Scope, StorageError, Watch, WatchItem, WatchOptions, WatchStart,
-};
+use apiserver_storage_api::{Revision, Scope, StorageError, Watch, WatchItem, WatchOptions, WatchStart};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 
@@ -34,13 +33,29 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const GIVE_UP_RESUMING: u32 = 5;
 
 /// Why the watch of the backend is over.
-enum Over {
+pub(crate) enum Over {
     /// Go on where it ended.
     Resume(Option<StorageError>),
+    /// Progress was asked for and did not come: go on at another member.
+    Stalled,
     /// The log cannot be continued.
     Relist(String),
+    /// There is more than may be kept.
+    TooLarge,
     /// The storage below is shut down.
     Closed,
+}
+
+/// Why nothing was loaded.
+pub(crate) enum NotLoaded {
+    TooLarge,
+    Failed(StorageError),
+}
+
+impl From<StorageError> for NotLoaded {
+    fn from(error: StorageError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// Lists and follows the storage below until the cache is closed.
@@ -59,12 +74,20 @@ async fn work(shared: Arc<Shared>) {
         shared,
         failures: 0,
         check,
+        reading_back: None,
+        store: None,
+        stalls: 0,
+        stalled: None,
     };
     loop {
         match feed.load().await {
             Ok(()) => {}
-            Err(StorageError::Closed) => break,
-            Err(error) => {
+            Err(NotLoaded::Failed(StorageError::Closed)) => break,
+            Err(NotLoaded::TooLarge) => {
+                feed.uncached().await;
+                continue;
+            }
+            Err(NotLoaded::Failed(error)) => {
                 feed.cannot_list(&error);
                 feed.pending(Some(error.to_string()));
                 feed.pause().await;
@@ -73,6 +96,7 @@ async fn work(shared: Arc<Shared>) {
         }
         match feed.follow().await {
             Over::Closed => break,
+            Over::TooLarge => feed.uncached().await,
             Over::Relist(cause) => {
                 tracing::info!(resource = %feed.shared.info.group_resource(), cause, "listing the storage again");
                 feed.shared.metrics.resets.increment(1);
@@ -80,17 +104,24 @@ async fn work(shared: Arc<Shared>) {
                 feed.pause().await;
             }
             // Resuming is what following does.
-            Over::Resume(_) => {}
+            Over::Resume(_) | Over::Stalled => {}
         }
     }
 }
 
-struct Feed {
-    shared: Arc<Shared>,
+pub(crate) struct Feed {
+    pub(crate) shared: Arc<Shared>,
     /// In a row, since something was heard of the backend.
-    failures: u32,
+    pub(crate) failures: u32,
     /// The next comparison with the storage below, when its time has come.
     check: BoxFuture<'static, Result<Comparison, StorageError>>,
+    /// History that somebody has asked for.
+    reading_back: Option<BoxFuture<'static, ()>>,
+    /// The identity of the storage below, if it has one.
+    pub(crate) store: Option<String>,
+    /// How often the watch was moved, in a row, and when it was last.
+    stalls: u32,
+    stalled: Option<Duration>,
 }
 
 /// Compares after a while.
@@ -107,8 +138,25 @@ fn next_check(shared: &Arc<Shared>) -> BoxFuture<'static, Result<Comparison, Sto
     })
 }
 
+/// Waits for something that may not be there.
+async fn of<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the feed waits for beside the watch.
+#[derive(Default)]
+struct Aside {
+    tick: Option<BoxFuture<'static, ()>>,
+    asking: Option<BoxFuture<'static, Result<(), StorageError>>>,
+    /// Since when an answer to a question for progress is due: nothing was heard since.
+    unheard: Option<Duration>,
+}
+
 impl Feed {
-    fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.shared.config.clock.monotonic()
     }
 
@@ -116,59 +164,16 @@ impl Feed {
         self.shared.status.set(State::Pending(cause), self.now());
     }
 
-    fn cannot_list(&self, error: &StorageError) {
+    pub(crate) fn cannot_list(&self, error: &StorageError) {
         tracing::warn!(resource = %self.shared.info.group_resource(), %error, "cannot list the storage");
         self.shared.metrics.initialization_errors.increment(1);
     }
 
     async fn pause(&mut self) {
-        let factor = 1 << self.failures.min(16);
-        let pause = (self.shared.config.retry_pause * factor).min(LONGEST_PAUSE);
+        let pause = grown(self.shared.config.retry_pause, self.failures);
         self.failures = self.failures.saturating_add(1);
-        self.shared
-            .config
-            .clock
-            .sleep(jitter(&*self.shared.config.rng, pause))
-            .await;
-    }
-
-    /// Takes over the whole state.
-    async fn load(&mut self) -> Result<(), StorageError> {
-        let (shared, began) = (&self.shared, self.now());
-        let options = ListOptions {
-            at: ListAt::MostRecent,
-            unreadable: OnUnreadable::Include,
-            ..ListOptions::default()
-        };
-        let list = shared
-            .inner
-            .list(&Scope::all(shared.info.prefix()), options)
-            .await?
-            .collect()
-            .await?;
-        let unreadable = list.entries.iter().filter(|entry| entry.attributes().is_none()).count();
-        if unreadable > 0 {
-            tracing::error!(resource = %shared.info.group_resource(), unreadable, "some stored objects are unreadable");
-        }
-        let (revision, now) = (list.revision, self.now());
-        shared.went_back.store(false, Ordering::Release);
-        let effects = {
-            let mut core = shared.core.lock();
-            if shared.status.is_closed() {
-                return Err(StorageError::Closed);
-            }
-            core.load(revision, list.entries)
-        };
-        shared.status.set(State::Ready, now);
-        effects.perform();
-        shared.waiters.reach(revision);
-        shared.metrics.initializations.increment(1);
-        shared
-            .metrics
-            .initialization_seconds
-            .record(now.saturating_sub(began).as_secs_f64());
-        shared.metrics.at_revision(revision);
-        Ok(())
+        let pause = jitter(&*self.shared.config.rng, pause);
+        self.shared.config.clock.sleep(pause).await;
     }
 
     /// Follows the backend until its history cannot be continued.
@@ -180,6 +185,7 @@ impl Feed {
             };
             match over {
                 Over::Resume(None) => {}
+                Over::Stalled => continue,
                 Over::Resume(Some(error)) => {
                     tracing::warn!(resource = %self.shared.info.group_resource(), %error, "the storage's watch ended");
                     if self.failures >= GIVE_UP_RESUMING && !error.is_retryable() {
@@ -187,8 +193,9 @@ impl Feed {
                         // once there is a list to replace it.
                         match self.load().await {
                             Ok(()) => self.shared.metrics.resets.increment(1),
-                            Err(StorageError::Closed) => return Over::Closed,
-                            Err(error) => self.cannot_list(&error),
+                            Err(NotLoaded::TooLarge) => return Over::TooLarge,
+                            Err(NotLoaded::Failed(StorageError::Closed)) => return Over::Closed,
+                            Err(NotLoaded::Failed(error)) => self.cannot_list(&error),
                         }
                     }
                 }
@@ -204,32 +211,36 @@ impl Feed {
         let mut options = WatchOptions::from_start(WatchStart::After(after));
         (options.progress, options.previous) = (true, false);
         let shared = Arc::clone(&self.shared);
-        match shared.inner.watch(&Scope::all(shared.info.prefix()), options).await {
-            Ok(watch) => {
-                let began = self.now();
-                let over = self.drain(watch).await;
-                // A quiet kind may have heard nothing for hours, which is no failure.
-                if self.now().saturating_sub(began) > LONGEST_PAUSE {
-                    self.failures = 0;
-                }
-                over
-            }
-            Err(error) => over(error),
+        let watch = match shared.inner.watch(&Scope::all(shared.info.prefix()), options).await {
+            Ok(watch) => watch,
+            Err(error) => return over(error),
+        };
+        // Asked after the watch was opened: what it tells is of this store.
+        match shared.inner.store_id().await {
+            Ok(id) if id == self.store => {}
+            Ok(_) => return Over::Relist("the storage is another one now".into()),
+            Err(error) => return over(error),
         }
+        let began = self.now();
+        let over = self.drain(watch).await;
+        // A quiet kind may have heard nothing for hours, which is no failure.
+        if self.now().saturating_sub(began) > LONGEST_PAUSE {
+            self.failures = 0;
+        }
+        over
     }
 
     async fn drain(&mut self, mut watch: Watch) -> Over {
         let shared = Arc::clone(&self.shared);
-        let (clock, reminders) = (&shared.config.clock, &shared.reminders);
-        let mut tick = clock.sleep(reminders.tick());
-        let mut asking: Option<BoxFuture<'static, Result<(), StorageError>>> = None;
+        let mut aside = Aside {
+            asking: self.ask_for_progress(),
+            ..Aside::default()
+        };
+        let mut ages = true;
         loop {
-            let asked = async {
-                match &mut asking {
-                    Some(asking) => asking.await,
-                    None => std::future::pending().await,
-                }
-            };
+            if aside.tick.is_none() && (ages || shared.reminders.is_wanted()) {
+                aside.tick = Some(shared.tick());
+            }
             // In this order: what comes rarely is not kept waiting by what comes often.
             tokio::select! {
                 biased;
@@ -237,23 +248,22 @@ impl Feed {
                     if shared.went_back.load(Ordering::Acquire) {
                         return Over::Relist("the storage went back to an earlier revision".into());
                     }
-                    if asking.is_none() {
-                        asking = self.ask_for_progress();
+                    if aside.asking.is_none() {
+                        aside.asking = self.ask_for_progress();
+                    }
+                    self.read_back();
+                }
+                result = of(&mut aside.asking) => {
+                    if self.asked(&result, &mut aside) {
+                        return Over::Stalled;
                     }
                 }
-                result = asked => {
-                    asking = None;
-                    match result {
-                        Err(StorageError::NotSupported { .. }) => self.without_progress(),
-                        // Best effort: the readers have their deadline, and whatever ails the backend ends the watch.
-                        Ok(()) | Err(_) => asking = self.ask_for_progress(),
-                    }
-                }
-                () = &mut tick => {
-                    tick = clock.sleep(reminders.tick());
+                () = of(&mut aside.tick) => {
                     let round = self.tick();
-                    if round && asking.is_none() && reminders.is_wanted() && !shared.no_progress.load(Ordering::Acquire) {
-                        asking = Some(self.ask());
+                    (aside.tick, ages) = (None, self.ages());
+                    let wanted = shared.reminders.is_wanted() && !shared.no_progress.load(Ordering::Acquire);
+                    if round && aside.asking.is_none() && wanted {
+                        aside.asking = Some(self.ask());
                     }
                 }
                 result = &mut self.check => {
@@ -262,13 +272,23 @@ impl Feed {
                         return Over::Relist(cause);
                     }
                 }
-                item = watch.next() => match item {
-                    None => return Over::Resume(None),
-                    Some(Err(error)) => return over(error),
-                    Some(Ok(item)) => {
-                        self.failures = 0;
-                        if let Err(fault) = self.take(item) {
-                            return Over::Relist(fault.to_string());
+                () = of(&mut self.reading_back) => {
+                    self.reading_back = None;
+                    ages = true;
+                    self.read_back();
+                }
+                item = watch.next() => {
+                    match item {
+                        None => return Over::Resume(None),
+                        Some(Err(error)) => return over(error),
+                        Some(Ok(item)) => {
+                            (self.failures, aside.unheard) = (0, None);
+                            ages |= matches!(item, WatchItem::Batch(_));
+                            match self.take(item) {
+                                Ok(true) => return Over::TooLarge,
+                                Ok(false) => {}
+                                Err(fault) => return Over::Relist(fault.to_string()),
+                            }
                         }
                     }
                 },
@@ -276,46 +296,60 @@ impl Feed {
         }
     }
 
-    fn take(&self, item: WatchItem) -> Result<(), Fault> {
+    /// True: there is more now than may be kept.
+    fn take(&mut self, item: WatchItem) -> Result<bool, Fault> {
         let shared = &self.shared;
-        let revision = match item {
-            WatchItem::Batch(batch) => {
-                let effects = shared.core.lock().apply(&batch, self.now())?;
-                shared.metrics.events_received.increment(effects.events as u64);
-                shared.metrics.events_dispatched.increment(effects.events as u64);
-                effects.perform();
-                batch.revision
-            }
-            WatchItem::Progress(revision) => {
-                shared.core.lock().progress(revision);
-                shared.reminders.answer();
-                revision
-            }
-            // Initial states were not asked for.
-            _ => return Ok(()),
-        };
+        let (mut large, revision) = (
+            false,
+            match item {
+                WatchItem::Batch(batch) => {
+                    let effects = shared.core.lock().apply(&batch, self.now())?;
+                    shared.metrics.events_received.increment(effects.events as u64);
+                    shared.metrics.events_dispatched.increment(effects.events as u64);
+                    effects.perform();
+                    batch.revision
+                }
+                WatchItem::Progress(revision) => {
+                    shared.core.lock().progress(revision);
+                    shared.reminders.answer();
+                    self.stalls = 0;
+                    revision
+                }
+                // Initial states were not asked for.
+                _ => return Ok(false),
+            },
+        );
+        if let Some(limit) = shared.config.live_bytes {
+            large = shared.root.load().as_ref().is_some_and(|root| root.live > limit);
+        }
         shared.waiters.reach(revision);
         shared.metrics.at_revision(revision);
-        Ok(())
+        Ok(large)
     }
 
     /// Forgets what is old and reminds some watchers. True once per bookmark period.
     fn tick(&self) -> bool {
         let (now, shared) = (self.now(), &self.shared);
-        let history = {
-            let mut core = shared.core.lock();
-            core.tick(now);
-            core.history()
-        };
-        let released = shared.pins.enforce(history.superseded, shared.config.history_bytes);
-        shared.metrics.released_reads.increment(released);
-        shared.metrics.history_records.set(history.records as f64);
-        shared.metrics.history_bytes.set(history.bytes as f64);
-        let age = history
-            .oldest
-            .map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest));
-        shared.metrics.history_seconds.set(age.as_secs_f64());
-        shared.reminders.ring()
+        let history = shared.relieve(now);
+        shared.reminders.sweep();
+        if let Some(root) = shared.loaded() {
+            shared.metrics.holds(&history, root.live, now);
+        }
+        shared.metrics.open_watches.set(shared.watchers.count() as f64);
+        shared.reminders.ring(now)
+    }
+
+    /// Whether the next tick has something to do beside reminding.
+    fn ages(&self) -> bool {
+        self.shared.core.lock().history().ages || !self.shared.pins.is_empty()
+    }
+
+    fn read_back(&mut self) {
+        if self.reading_back.is_none()
+            && let Some(from) = self.shared.back.take()
+        {
+            self.reading_back = Some(Box::pin(Arc::clone(&self.shared).read_back(from)));
+        }
     }
 
     /// What a comparison means; a cause, when the cache cannot be trusted.
@@ -360,6 +394,32 @@ impl Feed {
         })
     }
 
+    /// A question for progress is a period old. True: it is time to watch another member.
+    fn asked(&mut self, result: &Result<(), StorageError>, aside: &mut Aside) -> bool {
+        aside.asking = None;
+        if matches!(result, Err(StorageError::NotSupported { .. })) {
+            self.without_progress();
+            return false;
+        }
+        // Best effort: the readers have their deadline, and whatever ails the backend ends the watch.
+        aside.asking = self.ask_for_progress();
+        if aside.asking.is_none() || result.is_err() {
+            aside.unheard = None;
+            return false;
+        }
+        let (now, config) = (self.now(), &self.shared.config);
+        let asked = *aside.unheard.get_or_insert(now.saturating_sub(config.progress_period));
+        let pause = grown(config.progress_timeout, self.stalls);
+        let is_late = now.saturating_sub(asked) >= config.progress_timeout;
+        if !is_late || self.stalled.is_some_and(|last| now.saturating_sub(last) < pause) {
+            return false;
+        }
+        tracing::info!(resource = %self.shared.info.group_resource(), "no progress: watching anew");
+        self.shared.metrics.moved_watches.increment(1);
+        (self.stalled, self.stalls) = (Some(now), self.stalls.saturating_add(1));
+        true
+    }
+
     fn without_progress(&self) {
         tracing::warn!(
             resource = %self.shared.info.group_resource(),
@@ -368,6 +428,13 @@ impl Feed {
         self.shared.no_progress.store(true, Ordering::Release);
         self.shared.waiters.dismiss();
     }
+}
+
+/// A pause that doubles with every failure, up to a limit.
+fn grown(pause: Duration, failures: u32) -> Duration {
+    pause
+        .saturating_mul(1 << failures.min(16))
+        .min(LONGEST_PAUSE.max(pause))
 }
 
 /// What an error of the backend's watch means for the log.

@@ -32,8 +32,11 @@ mod cacher;
 mod check;
 mod feed;
 mod freshness;
+mod history;
+mod load;
 mod read;
 mod watch;
+mod watcher;
 
 mod core;
 mod tree;

@@ -31,11 +31,12 @@ use apiserver_storage_api::{
     ContinueToken, Entry, GetOptions, Key, List, ListAt, ListEnd, ListOptions, OnUnreadable, Page, ReadAt, Result,
     Revision, Scope, SelectionPredicate, StorageError,
 };
-use futures::StreamExt;
-use futures::stream;
+use futures::future::BoxFuture;
+use futures::{StreamExt, stream};
 
 use crate::cacher::Shared;
 use crate::core::root::{Released, Root, Selected, Step, Walk, is_selected};
+use crate::metrics::{Fallback, Metrics};
 
 /// Objects that are looked at in one go. A list that is through with less comes in one piece.
 const CHUNK: usize = 4_096;
@@ -45,7 +46,7 @@ const RETRY_FRESHNESS: Duration = Duration::from_secs(1);
 /// Why the cache cannot serve a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behind {
-    /// The time is over.
+    /// The time is over, or nothing has moved for so long that it will not help to wait.
     Timeout(Revision),
     /// The backend does not tell how far its watch is.
     NoProgress,
@@ -79,7 +80,7 @@ impl Shared {
                 // Clients that take any state have always been given all of it.
                 Some(root) => {
                     let options = ListOptions { limit: None, ..options };
-                    Ok(self.serve(&root, root.revision, scope, None, options))
+                    self.serve(&root, root.revision, scope, None, options)
                 }
                 None => self.below(scope, options).await,
             },
@@ -89,7 +90,7 @@ impl Shared {
                     return self.below(scope, options).await;
                 }
                 match self.reach(revision, false).await {
-                    Ok(root) => Ok(self.serve(&root, root.revision, scope, None, options)),
+                    Ok(root) => self.serve(&root, root.revision, scope, None, options),
                     Err(Behind::Timeout(current)) => Err(too_large(revision, current)),
                     Err(Behind::NoProgress | Behind::Gone) => self.below(scope, options).await,
                 }
@@ -128,7 +129,7 @@ impl Shared {
             return Ok(Some(root));
         }
         let is_page = options.limit.is_some() && options.predicate.is_empty();
-        if is_page || matches!(scope, Scope::Key(_)) || self.status.is_closed() {
+        if is_page || matches!(scope, Scope::Key(_)) || self.status.is_closed() || self.status.is_uncached() {
             return Ok(None);
         }
         self.wait_ready().await.map(Some)
@@ -146,40 +147,56 @@ impl Shared {
     }
 
     /// The state once it has reached a revision. `consistent`: the revision is the backend's current one, which may
-    /// belong to another kind, so that only a progress report can bring the cache there.
+    /// belong to another kind, so that only a progress report can bring the cache there; who waits for it can be served
+    /// by the backend, and does not wait for a cache that does not move.
     pub(crate) async fn reach(&self, revision: Revision, consistent: bool) -> Result<Arc<Root>, Behind> {
+        if let Some(root) = self.loaded().filter(|root| root.revision >= revision) {
+            return Ok(root);
+        }
         let began = self.config.clock.monotonic();
-        let mut timeout = None;
+        let reached = self.wait_for(revision, consistent).await;
+        if !matches!(reached, Err(Behind::NoProgress | Behind::Gone)) {
+            self.metrics.waited(self.config.clock.monotonic().saturating_sub(began));
+        }
+        reached
+    }
+
+    async fn wait_for(&self, revision: Revision, consistent: bool) -> Result<Arc<Root>, Behind> {
+        let config = &self.config;
+        let mut timeout = config.clock.sleep(config.freshness_timeout);
+        // How far the cache is, and until when it may stand still there.
+        let mut stands: Option<(Revision, BoxFuture<'static, ()>)> = None;
         loop {
-            match self.loaded() {
-                Some(root) if root.revision >= revision => {
-                    if timeout.is_some() {
-                        self.metrics.waited(self.config.clock.monotonic().saturating_sub(began));
-                    }
-                    return Ok(root);
-                }
+            let mut ticket = self.waiters.join(revision);
+            // Looked at in the queue: what comes from here on wakes the ticket.
+            let at = match self.loaded() {
+                Some(root) if root.revision >= revision => return Ok(root),
                 None => return Err(Behind::Gone),
                 Some(_) if consistent && self.no_progress.load(Ordering::Acquire) => return Err(Behind::NoProgress),
-                Some(_) => {}
-            }
-            let mut ticket = self.waiters.join(revision);
-            // The state may have come between the look and the queue.
-            if self.loaded().is_none_or(|root| root.revision >= revision) {
-                continue;
-            }
+                Some(root) => root.revision,
+            };
             self.feed_wake.notify_one();
-            let timeout = timeout.get_or_insert_with(|| self.config.clock.sleep(self.config.freshness_timeout));
-            tokio::select! {
-            biased;
-                () = ticket.reached() => {}
-                () = timeout => {
-                    self.metrics.waited(self.config.clock.monotonic().saturating_sub(began));
-                    let Some(root) = self.loaded() else { return Err(Behind::Gone) };
-                    if root.revision >= revision {
-                        return Ok(root);
-                    }
-                    return Err(Behind::Timeout(root.revision));
+            if consistent && stands.as_ref().is_none_or(|(own, _)| *own < at) {
+                stands = Some((at, config.clock.sleep(config.progress_timeout)));
+            }
+            let still = async {
+                match &mut stands {
+                    Some((_, still)) => still.await,
+                    None => std::future::pending().await,
                 }
+            };
+            let late = tokio::select! {
+                biased;
+                () = ticket.reached() => continue,
+                () = &mut timeout => true,
+                () = still => false,
+            };
+            match self.loaded() {
+                Some(root) if root.revision >= revision => return Ok(root),
+                // It has moved since it was looked at.
+                Some(root) if !late && root.revision > at => {}
+                Some(root) => return Err(Behind::Timeout(root.revision)),
+                None => return Err(Behind::Gone),
             }
         }
     }
@@ -193,7 +210,7 @@ impl Shared {
             .now
             .ask(&self.inner)
             .await
-            .inspect_err(|_| self.metrics.consistent_read(false, false))?;
+            .inspect_err(|_| self.metrics.consistent_read(false, Fallback::No))?;
         if now < before.revision {
             // The cache knows of revisions that the backend never had: it is another store now.
             self.suspect_reset();
@@ -201,12 +218,20 @@ impl Shared {
         }
         match self.reach(now, true).await {
             Ok(root) => {
-                self.metrics.consistent_read(true, false);
-                Ok(self.serve(&root, root.revision, scope, start, options))
+                let list = self.serve(&root, root.revision, scope, start, options);
+                self.metrics.consistent_read(list.is_ok(), Fallback::No);
+                list
+            }
+            Err(Behind::Timeout(current)) if !self.config.fallback => {
+                self.metrics.consistent_read(false, Fallback::Skipped);
+                Err(StorageError::TooManyRequests {
+                    cause: too_large(now, current).to_string(),
+                    retry_after: RETRY_FRESHNESS,
+                })
             }
             Err(_) => {
                 let list = self.below(scope, options).await;
-                self.metrics.consistent_read(list.is_ok(), true);
+                self.metrics.consistent_read(list.is_ok(), Fallback::Yes);
                 list
             }
         }
@@ -244,7 +269,7 @@ impl Shared {
         if !kept {
             self.core.lock().keep(Arc::clone(&root), &epoch);
         }
-        Ok(self.serve(&root, revision, scope, start, options))
+        self.serve(&root, revision, scope, start, options)
     }
 
     /// A list from the storage below, under the limit.
@@ -281,11 +306,13 @@ impl Shared {
         scope: &Scope,
         start: Option<String>,
         options: ListOptions,
-    ) -> List {
+    ) -> Result<List> {
         let walk = root.walk(scope, start.as_deref(), &options.predicate, self.info.indexes());
         let limit = options.limit.filter(|_| matches!(scope, Scope::Under(_)));
         let left = limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
         let mut scan = Scan {
+            metrics: Arc::clone(&self.metrics),
+            index: walk.index(),
             walk,
             revision,
             scope: scope.clone(),
@@ -293,14 +320,18 @@ impl Shared {
             unreadable: options.unreadable,
             left,
         };
-        match scan.chunk() {
-            Ok(page) if page.end.is_none() => {
-                self.pins.add(&scan.walk);
-                let rest = stream::unfold(Some(scan), next_page);
-                List::new(revision, stream::iter([Ok(page)]).chain(rest).boxed())
-            }
-            page => List::new(revision, stream::iter([page]).boxed()),
+        self.metrics.listed(scan.index);
+        let page = match scan.chunk() {
+            Ok(page) if page.end.is_none() => page,
+            // Complete, or it fails with its first page.
+            page => return Ok(List::new(revision, stream::iter([page]).boxed())),
+        };
+        if self.config.history_budget.is_exhausted() {
+            return Err(exhausted());
         }
+        self.pins.add(&scan.walk);
+        let rest = stream::unfold(Some(scan), next_page);
+        Ok(List::new(revision, stream::iter([Ok(page)]).chain(rest).boxed()))
     }
 }
 
@@ -319,6 +350,8 @@ async fn next_page(scan: Option<Scan>) -> Option<(Result<Page>, Option<Scan>)> {
 
 /// A list that is being read from memory. Keeps its state alive.
 struct Scan {
+    metrics: Arc<Metrics>,
+    index: Option<usize>,
     walk: Walk,
     revision: Revision,
     scope: Scope,
@@ -332,9 +365,10 @@ impl Scan {
     fn chunk(&mut self) -> Result<Page> {
         let wanted = self.left.unwrap_or(usize::MAX);
         let mut entries = Vec::with_capacity(wanted.min(self.walk.left()).min(CHUNK));
-        let mut fault = None;
+        let (mut fault, mut examined) = (None, 0);
         let (predicate, unreadable) = (&self.predicate, self.unreadable);
-        let examined = self.walk.examine(CHUNK, |entry| {
+        let walked = self.walk.examine(CHUNK, |entry| {
+            examined += 1;
             match is_selected(entry, predicate, unreadable) {
                 Selected::Yes => entries.push(entry.clone()),
                 Selected::No => {}
@@ -349,7 +383,8 @@ impl Scan {
                 Step::Next
             }
         });
-        examined.map_err(|Released| too_slow())?;
+        walked.map_err(|Released| too_slow())?;
+        self.metrics.fetched(self.index, examined, entries.len());
         if let Some(unreadable) = fault {
             unreadable.record()?;
         }
@@ -375,6 +410,14 @@ impl Scan {
             },
             _ => ListEnd::default(),
         })
+    }
+}
+
+/// What is answered to those whose answer would keep yet another state alive.
+pub(crate) fn exhausted() -> StorageError {
+    StorageError::TooManyRequests {
+        cause: "the history budget is exhausted by answers under way".into(),
+        retry_after: RETRY_FRESHNESS,
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum State {
     /// Nothing was listed yet, or what was is no longer followed.
     Pending(Option<String>),
     Ready,
+    /// There is more than may be kept: everybody is served by the storage below.
+    Uncached,
     /// Final.
     Closed,
 }
@@ -44,6 +46,10 @@ impl Status {
         self.0.borrow().0 == State::Ready
     }
 
+    pub(crate) fn is_uncached(&self) -> bool {
+        self.0.borrow().0 == State::Uncached
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.0.borrow().0 == State::Closed
     }
@@ -65,7 +71,7 @@ impl Status {
     pub(crate) fn check(&self, now: Duration) -> Result<(), NotReady> {
         let (state, since) = self.0.borrow().clone();
         let cause = match state {
-            State::Ready => return Ok(()),
+            State::Ready | State::Uncached => return Ok(()),
             State::Pending(None) => "storage is (re)initializing".to_owned(),
             State::Pending(Some(cause)) => format!("storage is (re)initializing: {cause}"),
             State::Closed => "apiserver cacher is stopped".to_owned(),

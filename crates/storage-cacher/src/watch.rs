@@ -1,4 +1,4 @@
-//! `watch`: where it begins, and the watcher, which is a cursor and a wake-up.
+//! `watch`: where it begins, and who serves it.
 //!
 //! A watcher costs the cache nothing while nothing happens: it has no buffer, no task and no timer. It reads at its own
 //! pace and delays nobody; when the log has moved past its cursor it ends with 410.
@@ -16,30 +16,25 @@
 // deviates: storage-cacher/LIFE-10: one that the log has passed is told so with 410.
 // deviates: storage-cacher/IVAL-07: the initial state is walked in its scope or index, and nothing is copied.
 // deviates: storage-cacher/BKM-02: watchers are spread over sixty slots of the period instead of one-second buckets.
-// deviates: storage-cacher/BKM-05: no bookmark before a deadline; the one at the end of the initial state and one a
-//   minute are what there is.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use apiserver_storage_api::{
-    Batch, Entry, OnUnreadable, ReadAt, Result, Revision, Scope, SelectionPredicate, StorageError, Watch, WatchItem,
-    WatchOptions, WatchStart,
+    ReadAt, Result, Revision, Scope, SelectionPredicate, StorageError, Watch, WatchItem, WatchOptions, WatchStart,
 };
 use futures::{StreamExt as _, stream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::cacher::Shared;
-use crate::core::log::{Cursor, End, Epoch, Next};
-use crate::core::root::{Released, Selected, Step, Walk, is_selected};
 use crate::core::{Forgotten, From, Subscription};
-use crate::read::{Behind, too_large};
-use crate::reminders::{Due, Reminder};
+use crate::read::{Behind, exhausted, too_large};
+use crate::watcher::Watcher;
 
-/// Entries of one part of the initial state, and objects that are looked at for it in one go.
-const INITIAL_PART: usize = 512;
-const INITIAL_CHUNK: usize = 4_096;
-/// Records that are passed over before other tasks get their turn.
-const PASS_OVER: usize = 256;
+/// A watch whose initial state has more objects than this keeps that state alive while it is being read.
+const HEAVY: usize = 4_096;
+/// When a client is told to come back for a watch that there was no room for.
+const RETRY_WATCH: Duration = Duration::from_secs(1);
 
 impl Shared {
     pub(crate) async fn watch(self: &Arc<Self>, scope: &Scope, options: WatchOptions) -> Result<Watch> {
@@ -50,9 +45,20 @@ impl Shared {
         if self.current().is_none() {
             self.wait_ready().await?;
         }
+        if self.status.is_uncached() {
+            return self.watch_below(scope, options).await;
+        }
         let (from, position) = self.begin(options.start).await?;
         match self.follow(scope, &options, from, position) {
-            Err(error) if error.is_expired() && matches!(from, From::After(_)) => self.catch_up(scope, options).await,
+            Err(error) if error.is_expired() => {}
+            other => return other,
+        }
+        let From::After(revision) = from else {
+            return Err(StorageError::expired_watch());
+        };
+        self.reach_back(revision).await;
+        match self.follow(scope, &options, from, position) {
+            Err(error) if error.is_expired() => self.catch_up(scope, options).await,
             other => other,
         }
     }
@@ -72,6 +78,9 @@ impl Shared {
                 .walk(scope, None, &options.predicate, self.info.indexes())
         });
         if let Some(walk) = &initial {
+            if walk.left() > HEAVY && self.config.history_budget.is_exhausted() {
+                return Err(exhausted());
+            }
             self.pins.add(walk);
         }
         let position = match (from, position) {
@@ -82,32 +91,35 @@ impl Shared {
                 asked.max(subscription.root.revision)
             }),
         };
-        let watcher = Watcher {
-            shared: Arc::downgrade(self),
-            scope: scope.clone(),
-            whole: scope.as_str() == self.info.prefix().as_str(),
-            predicate: options.predicate.clone(),
-            reminder: options
-                .progress
-                .then(|| self.reminders.join(&*self.config.rng))
-                .flatten(),
-            initial,
-            initial_end: None,
-            epoch: subscription.epoch,
-            catch_up: subscription.catch_up,
-            live: subscription.live,
-            wake: subscription.wake,
-            position,
-            told: position,
+        let reminder = if options.progress {
+            let end = options.deadline.map(|left| self.config.clock.monotonic() + left);
+            let reminder = self.reminders.join(&*self.config.rng, end);
+            self.feed_wake.notify_one();
+            reminder
+        } else {
+            None
         };
-        let items = stream::unfold(Some(watcher), |watcher| async move {
-            let mut watcher = watcher?;
-            match watcher.next().await? {
-                Ok(item) => Some((Ok(item), Some(watcher))),
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        Ok(Watch::new(items))
+        Ok(Watch::new(Watcher::new(
+            self,
+            subscription,
+            position,
+            initial,
+            reminder,
+        )))
+    }
+
+    /// A watch of the storage below, for a kind that is not kept.
+    async fn watch_below(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+        let place = Arc::clone(&self.backend_watches).try_acquire_owned();
+        let place = place.map_err(|_| StorageError::TooManyRequests {
+            cause: "too many watches read from the storage below the cache".into(),
+            retry_after: RETRY_WATCH,
+        })?;
+        let watch = self.inner.watch(scope, options).await?;
+        Ok(Watch::new(watch.map(move |item| {
+            let _held = &place;
+            item
+        })))
     }
 
     /// A watch that begins before the log does, as every client's after a restart of this process: the storage below
@@ -177,7 +189,7 @@ impl Shared {
         }
     }
 
-    fn subscribe(&self, scope: &Scope, predicate: &SelectionPredicate, from: From) -> Result<Subscription> {
+    pub(crate) fn subscribe(&self, scope: &Scope, predicate: &SelectionPredicate, from: From) -> Result<Subscription> {
         let subscription = self.core.lock().subscribe(scope, predicate, from);
         match subscription {
             Some(Ok(subscription)) => Ok(subscription),
@@ -231,170 +243,4 @@ impl CatchUp {
             }
         }
     }
-}
-
-/// One watch.
-struct Watcher {
-    /// Does not keep the cache open.
-    shared: Weak<Shared>,
-    scope: Scope,
-    /// The scope is the whole kind.
-    whole: bool,
-    predicate: SelectionPredicate,
-    /// Set when the client wants to hear of progress.
-    reminder: Option<Reminder>,
-    /// What is left of the initial state.
-    initial: Option<Walk>,
-    initial_end: Option<Revision>,
-    epoch: Arc<Epoch>,
-    catch_up: Option<(Cursor, Revision)>,
-    live: Cursor,
-    wake: watch::Receiver<()>,
-    /// Everything of the scope up to this revision was delivered, or was nothing for this selection.
-    position: Revision,
-    /// The last revision that the client knows of.
-    told: Revision,
-}
-
-impl Watcher {
-    async fn next(&mut self) -> Option<Result<WatchItem>> {
-        while let Some(walk) = &mut self.initial {
-            let Ok(part) = initial_part(walk, &self.predicate) else {
-                return Some(Err(self.expired()));
-            };
-            if walk.left() == 0 {
-                self.initial = None;
-                self.initial_end = Some(self.position);
-            }
-            if !part.is_empty() {
-                if let Some(shared) = self.shared.upgrade() {
-                    shared.metrics.init_events.increment(part.len() as u64);
-                }
-                return Some(Ok(WatchItem::Initial(part)));
-            }
-            tokio::task::yield_now().await;
-        }
-        if let Some(revision) = self.initial_end.take() {
-            return Some(Ok(WatchItem::InitialEnd(revision)));
-        }
-        self.next_change().await
-    }
-
-    async fn next_change(&mut self) -> Option<Result<WatchItem>> {
-        let mut passed = 0;
-        loop {
-            self.wake.borrow_and_update();
-            // Both are read before the cursor: only then does an empty ring mean what they say.
-            let (end, through) = (self.epoch.end(), self.epoch.through());
-            match self.advance() {
-                Next::Record(record) if record.revision <= self.position => {}
-                Next::Record(record) => {
-                    self.position = record.revision;
-                    if let Some(events) = record.seen_by(&self.scope, self.whole, &self.predicate) {
-                        self.told = record.revision;
-                        return Some(Ok(WatchItem::Batch(Batch {
-                            revision: record.revision,
-                            events,
-                        })));
-                    }
-                }
-                Next::Lost if end == Some(End::Closed) => return None,
-                Next::Lost => return Some(Err(self.expired())),
-                Next::Empty => {
-                    self.position = self.position.max(through);
-                    match end {
-                        Some(End::Closed) => return None,
-                        Some(End::Listed(continues)) => match self.carry_on(continues) {
-                            Ok(true) => continue,
-                            Ok(false) => return None,
-                            Err(error) => return Some(Err(error)),
-                        },
-                        None => {}
-                    }
-                    if let Some(bookmark) = self.bookmark(through) {
-                        return Some(Ok(bookmark));
-                    }
-                    self.wait().await;
-                    continue;
-                }
-            }
-            passed += 1;
-            if passed % PASS_OVER == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    /// The next record: first of the whole log, as far as the own ring does not reach back, then of the own ring.
-    fn advance(&mut self) -> Next {
-        if let Some((cursor, until)) = &mut self.catch_up {
-            match cursor.advance() {
-                Next::Record(record) if record.revision <= *until => return Next::Record(record),
-                Next::Lost => return Next::Lost,
-                Next::Record(_) | Next::Empty => self.catch_up = None,
-            }
-        }
-        self.live.advance()
-    }
-
-    /// Goes on in the next epoch, if that begins exactly where this watcher is. False: the cache is gone.
-    fn carry_on(&mut self, continues: Option<Revision>) -> Result<bool> {
-        let Some(at) = continues.filter(|at| *at <= self.position) else {
-            return Err(self.expired());
-        };
-        let Some(shared) = self.shared.upgrade() else {
-            return Ok(false);
-        };
-        let next = shared.subscribe(&self.scope, &self.predicate, From::After(at))?;
-        (self.epoch, self.live, self.catch_up, self.wake) = (next.epoch, next.live, next.catch_up, next.wake);
-        Ok(true)
-    }
-
-    fn expired(&self) -> StorageError {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.metrics.lost_watchers.increment(1);
-        }
-        StorageError::expired_watch()
-    }
-
-    /// What the client is told when nothing else is to be said, once in a period.
-    fn bookmark(&mut self, through: Revision) -> Option<WatchItem> {
-        let due = self.reminder.as_mut()?.due()?;
-        let is_new = through > self.told;
-        if !is_new && (due == Due::Time || through < self.told) {
-            return None;
-        }
-        self.told = through;
-        Some(WatchItem::Progress(through))
-    }
-
-    async fn wait(&mut self) {
-        let reminder = async {
-            match &mut self.reminder {
-                Some(reminder) => reminder.wait().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            // A dropped ring has ended, which the epoch tells.
-            _ = self.wake.changed() => {}
-            () = reminder => {}
-        }
-    }
-}
-
-fn initial_part(walk: &mut Walk, predicate: &SelectionPredicate) -> Result<Vec<Entry>, Released> {
-    let mut part = Vec::with_capacity(walk.left().min(INITIAL_PART));
-    walk.examine(INITIAL_CHUNK, |entry| {
-        if let Selected::Yes = is_selected(entry, predicate, OnUnreadable::Include) {
-            part.push(entry.clone());
-        }
-        if part.len() >= INITIAL_PART {
-            Step::Stop
-        } else {
-            Step::Next
-        }
-    })?;
-    Ok(part)
 }

@@ -1,5 +1,4 @@
 //! A cache without a runtime: a test drives it, and moves its clock.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 

@@ -242,6 +242,12 @@ impl<K: Kv> Storage for KvStore<K> {
     async fn stats(&self) -> Result<Stats> {
         self.0.stats().await
     }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        let id = self.0.kv.store_id().await;
+        id.map(|id| Some(id.0))
+            .map_err(|error| convert::storage_error(error, Call::Key(self.0.info.prefix().as_str())))
+    }
 }
 
 #[cfg(test)]

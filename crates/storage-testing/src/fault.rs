@@ -107,4 +107,8 @@ impl Storage for FaultStore {
     async fn stats(&self) -> Result<Stats> {
         self.inner.stats().await
     }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        self.inner.store_id().await
+    }
 }

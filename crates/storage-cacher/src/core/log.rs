@@ -1,6 +1,7 @@
 //! The log that all watchers read: records, rings of postings, and cursors on them.
 //!
-//! A ring is a linked chain of nodes, one per record that concerns its scope. A cursor holds the node that was read
+//! A ring is a linked chain of nodes, one per record that concerns its selection, each with what its watchers see of the
+//! record: looked at once, by the writer, for all of them. A cursor holds the node that was read
 //! last; what comes next is behind it, found without a lock. The writer appends at the tail and forgets at the front:
 //! forgetting a node cuts the chain before it, so that a cursor that had not come that far notices
 //! ([`Next::Lost`]) and keeps nothing alive. Appending and forgetting happen under the core's lock.
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use apiserver_storage_api::{Entry, Event, EventKind, Revision, Scope, SelectionPredicate};
 use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
+
+use crate::core::wake::Wakers;
 
 /// Bytes that a record costs beside the objects it keeps alive.
 const RECORD_OVERHEAD: usize = 256;
@@ -90,6 +92,23 @@ impl Record {
     }
 }
 
+/// What the watchers of a group have in common.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    pub(crate) scope: Scope,
+    /// The scope is the whole kind.
+    pub(crate) whole: bool,
+    pub(crate) predicate: SelectionPredicate,
+    pub(crate) wakers: Arc<Wakers>,
+}
+
+impl Selection {
+    /// What its watchers see of a record.
+    pub(crate) fn sees(&self, record: &Record) -> Option<Arc<[Event]>> {
+        record.seen_by(&self.scope, self.whole, &self.predicate)
+    }
+}
+
 fn weight(event: &Event) -> usize {
     let superseded = event.previous.as_ref().map_or(0, Entry::weight);
     let body = match event.kind {
@@ -102,16 +121,34 @@ fn weight(event: &Event) -> usize {
 /// One record in one ring.
 #[derive(Debug)]
 pub(crate) struct Node {
+    revision: Revision,
     /// None for the start of a ring.
-    record: Option<Arc<Record>>,
+    body: Option<Body>,
     next: ArcSwapOption<Node>,
     lost: AtomicBool,
 }
 
+#[derive(Debug)]
+struct Body {
+    record: Arc<Record>,
+    /// What the ring's watchers see of it.
+    events: Arc<[Event]>,
+}
+
 impl Node {
-    fn new(record: Option<Arc<Record>>) -> Arc<Self> {
+    fn start(revision: Revision) -> Arc<Self> {
+        Self::new(revision, None)
+    }
+
+    fn of(record: &Arc<Record>, events: Arc<[Event]>) -> Arc<Self> {
+        let record = Arc::clone(record);
+        Self::new(record.revision, Some(Body { record, events }))
+    }
+
+    fn new(revision: Revision, body: Option<Body>) -> Arc<Self> {
         Arc::new(Self {
-            record,
+            revision,
+            body,
             next: ArcSwapOption::empty(),
             lost: AtomicBool::new(false),
         })
@@ -124,8 +161,8 @@ impl Node {
         self.next.store(None);
     }
 
-    fn revision(&self) -> Option<Revision> {
-        self.record.as_ref().map(|record| record.revision)
+    fn record(&self) -> Option<&Arc<Record>> {
+        self.body.as_ref().map(|body| &body.record)
     }
 }
 
@@ -136,8 +173,8 @@ pub(crate) struct Cursor(Arc<Node>);
 /// What a cursor finds.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// The next record.
-    Record(Arc<Record>),
+    /// The next record, and what the ring's watchers see of it.
+    Record(Arc<Record>, Arc<[Event]>),
     /// Nothing yet.
     Empty,
     /// The log has moved past this cursor.
@@ -147,16 +184,18 @@ pub(crate) enum Next {
 impl Cursor {
     /// Moves on by one record.
     pub(crate) fn advance(&mut self) -> Next {
-        match self.0.next.load_full() {
-            Some(next) => {
-                self.0 = next;
-                match &self.0.record {
-                    Some(record) => Next::Record(Arc::clone(record)),
-                    None => Next::Empty,
+        loop {
+            match self.0.next.load_full() {
+                Some(next) => {
+                    self.0 = next;
+                    if let Some(Body { record, events }) = &self.0.body {
+                        return Next::Record(Arc::clone(record), Arc::clone(events));
+                    }
+                    // Where the ring once began, before older records were put in front of it.
                 }
+                None if self.0.lost.load(Ordering::Acquire) => return Next::Lost,
+                None => return Next::Empty,
             }
-            None if self.0.lost.load(Ordering::Acquire) => Next::Lost,
-            None => Next::Empty,
         }
     }
 }
@@ -207,31 +246,46 @@ impl Epoch {
     }
 }
 
-/// The records that concern one scope, and whom to wake.
+/// The records that concern one selection.
 #[derive(Debug)]
 pub(crate) struct Ring {
     /// The node before the first kept one.
     before: Arc<Node>,
     nodes: VecDeque<Arc<Node>>,
-    /// All records of the scope above this revision are here.
+    /// All records of the selection above this revision are here.
     since: Revision,
-    wake: watch::Sender<()>,
 }
 
 impl Ring {
     pub(crate) fn new(since: Revision) -> Self {
         Self {
-            before: Node::new(None),
+            before: Node::start(since),
             nodes: VecDeque::new(),
             since,
-            wake: watch::Sender::new(()),
         }
     }
 
-    pub(crate) fn push(&mut self, record: &Arc<Record>) {
-        let node = Node::new(Some(Arc::clone(record)));
+    pub(crate) fn push(&mut self, record: &Arc<Record>, events: Arc<[Event]>) {
+        let node = Node::of(record, events);
         self.tail().next.store(Some(Arc::clone(&node)));
         self.nodes.push_back(node);
+    }
+
+    /// Puts what happened before the ring began, above `since`, in front of it.
+    pub(crate) fn prepend(&mut self, since: Revision, records: &[Arc<Record>]) {
+        let before = Node::start(since);
+        let mut last = Arc::clone(&before);
+        let mut nodes = VecDeque::with_capacity(records.len() + 1 + self.nodes.len());
+        for record in records {
+            let node = Node::of(record, Arc::clone(&record.events));
+            last.next.store(Some(Arc::clone(&node)));
+            last = Arc::clone(&node);
+            nodes.push_back(node);
+        }
+        last.next.store(Some(Arc::clone(&self.before)));
+        nodes.push_back(Arc::clone(&self.before));
+        nodes.append(&mut self.nodes);
+        (self.before, self.nodes, self.since) = (before, nodes, since);
     }
 
     fn tail(&self) -> &Arc<Node> {
@@ -248,7 +302,7 @@ impl Ring {
         if revision < self.since {
             return None;
         }
-        let at = self.nodes.partition_point(|node| node.revision() <= Some(revision));
+        let at = self.nodes.partition_point(|node| node.revision <= revision);
         let node = at
             .checked_sub(1)
             .and_then(|at| self.nodes.get(at))
@@ -258,7 +312,7 @@ impl Ring {
 
     /// Forgets records up to this revision.
     pub(crate) fn forget(&mut self, through: Revision) {
-        while self.nodes.front().is_some_and(|node| node.revision() <= Some(through)) {
+        while self.nodes.front().is_some_and(|node| node.revision <= through) {
             self.before.cut();
             if let Some(node) = self.nodes.pop_front() {
                 self.before = node;
@@ -268,34 +322,22 @@ impl Ring {
     }
 
     pub(crate) fn front(&self) -> Option<&Arc<Record>> {
-        self.nodes.front()?.record.as_ref()
+        self.nodes.iter().find_map(|node| node.record())
     }
 
     /// Records above one revision and up to another, oldest first.
     pub(crate) fn between(&self, above: Revision, through: Revision) -> Vec<Arc<Record>> {
-        let first = self.nodes.partition_point(|node| node.revision() <= Some(above));
-        let end = self.nodes.partition_point(|node| node.revision() <= Some(through));
+        let first = self.nodes.partition_point(|node| node.revision <= above);
+        let end = self.nodes.partition_point(|node| node.revision <= through);
         self.nodes
             .range(first..end.max(first))
-            .filter_map(|node| node.record.clone())
+            .filter_map(|node| node.record().cloned())
             .collect()
     }
 
+    /// Number of nodes: records, and one for each time that the ring was put in front of.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
-    }
-
-    pub(crate) fn listen(&self) -> watch::Receiver<()> {
-        self.wake.subscribe()
-    }
-
-    pub(crate) fn waker(&self) -> watch::Sender<()> {
-        self.wake.clone()
-    }
-
-    /// Whether nobody listens and nothing is kept.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.nodes.is_empty() && self.wake.receiver_count() == 0
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! - The published root is the state of exactly one revision, indexes included, and only moves forward within an
 //!   epoch.
-//! - A record enters the rings after the state that holds it was published, and [`Epoch::through`] is raised after
+//! - A record enters the rings of those who see something of it after the state that holds it was published, and [`Epoch::through`] is raised after
 //!   that: whoever sees an event can read it, and whoever reads `through` and then finds a ring empty has seen all.
 //! - The previous value of an event is the core's own, never the backend's.
 //! - After a list that does not continue the log, the log is empty and starts at the list's revision.
@@ -18,18 +18,21 @@
 pub(crate) mod log;
 pub(crate) mod root;
 pub(crate) mod scopes;
+pub(crate) mod wake;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver_storage_api::{Batch, Entry, Event, EventKind, Index, ResourceInfo, Revision, Scope, SelectionPredicate};
+use apiserver_storage_api::{
+    Batch, Entry, Event, EventKind, Index, Key, ResourceInfo, Revision, Scope, SelectionPredicate,
+};
 use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
 
-use self::log::{Cursor, End, Epoch, Record, Ring};
+use self::log::{Cursor, End, Epoch, Record, Ring, Selection};
 use self::root::Root;
-use self::scopes::{Rings, Topic};
+use self::scopes::{Groups, Topic};
+use self::wake::{Place, Wakers};
 use crate::budget::Share;
 
 /// Records between two kept roots: how many changes a read of an earlier state takes back at most.
@@ -55,11 +58,18 @@ pub(crate) struct Core {
     share: Share,
     published: Arc<ArcSwapOption<Root>>,
     epoch: Arc<Epoch>,
-    /// Every record of the epoch that is kept; the ring of watchers of the whole kind.
+    /// Every record of the epoch that is kept; the ring of watchers of everything.
     log: Ring,
-    /// For each record of the log, the other rings that hold it.
-    posted: VecDeque<Box<[u64]>>,
-    rings: Rings,
+    everything: Arc<Selection>,
+    /// For each record of the log, the groups whose rings hold it.
+    posted: VecDeque<Box<[usize]>>,
+    groups: Groups,
+    /// Bytes that the log keeps.
+    log_bytes: usize,
+    /// Bytes that answers under way keep beside what the log does, when that was last looked at.
+    pinned: usize,
+    /// Records that were forgotten before their time.
+    shortened: u64,
     /// All changes above this revision are in the log.
     base: Revision,
     superseded: u64,
@@ -72,8 +82,8 @@ pub(crate) struct Core {
 #[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct Effects {
-    /// Rings that have something new, or have ended.
-    pub(crate) wake: Vec<watch::Sender<()>>,
+    /// Groups that have something new, or have ended.
+    pub(crate) wake: Vec<Arc<Wakers>>,
     /// Number of events that were recorded.
     pub(crate) events: usize,
 }
@@ -85,15 +95,19 @@ pub(crate) struct History {
     pub(crate) bytes: usize,
     /// When the oldest kept record was made.
     pub(crate) oldest: Option<Duration>,
-    /// Bytes that were superseded since the cache began.
-    pub(crate) superseded: u64,
+    /// All changes above this revision are kept.
+    pub(crate) base: Revision,
+    /// Records that were forgotten before their time, since the cache began.
+    pub(crate) shortened: u64,
+    /// Whether time alone will change something.
+    pub(crate) ages: bool,
 }
 
 impl Effects {
     /// Wakes everybody concerned.
     pub(crate) fn perform(self) {
-        for ring in self.wake {
-            ring.send_replace(());
+        for wakers in self.wake {
+            wakers.wake();
         }
     }
 }
@@ -127,10 +141,11 @@ pub(crate) struct Subscription {
     /// The state that the cursors stand at, if the watcher begins at the tail.
     pub(crate) root: Arc<Root>,
     pub(crate) epoch: Arc<Epoch>,
+    pub(crate) selection: Arc<Selection>,
     /// History that the watcher's ring does not have: read from the whole log, up to and with this revision.
     pub(crate) catch_up: Option<(Cursor, Revision)>,
     pub(crate) live: Cursor,
-    pub(crate) wake: watch::Receiver<()>,
+    pub(crate) place: Place,
 }
 
 /// The log does not reach back that far.
@@ -170,6 +185,12 @@ impl Past {
 
 impl Core {
     pub(crate) fn new(info: &ResourceInfo, limits: Limits, share: Share, published: Arc<ArcSwapOption<Root>>) -> Self {
+        let everything = Arc::new(Selection {
+            scope: Scope::all(info.prefix()),
+            whole: true,
+            predicate: SelectionPredicate::default(),
+            wakers: Arc::default(),
+        });
         Self {
             prefix: info.prefix().as_str().into(),
             indexes: info.indexes().into(),
@@ -178,8 +199,12 @@ impl Core {
             published,
             epoch: Epoch::new(Revision::MIN),
             log: Ring::new(Revision::MIN),
+            everything,
             posted: VecDeque::new(),
-            rings: Rings::default(),
+            groups: Groups::default(),
+            log_bytes: 0,
+            pinned: 0,
+            shortened: 0,
             base: Revision::MIN,
             superseded: 0,
             checkpoints: VecDeque::new(),
@@ -266,11 +291,13 @@ impl Core {
     }
 
     fn record(&mut self, record: &Arc<Record>) -> Effects {
-        let mut wake = vec![self.log.waker()];
-        self.log.push(record);
-        let ids = self.rings.post(record, &self.prefix, |ring| wake.push(ring.waker()));
-        self.posted.push_back(ids);
-        self.share.add(record.weight);
+        let mut wake = vec![Arc::clone(&self.everything.wakers)];
+        self.log.push(record, Arc::clone(&record.events));
+        let places = self
+            .groups
+            .post(record, &self.prefix, |wakers| wake.push(Arc::clone(wakers)));
+        self.posted.push_back(places);
+        self.hold(record.weight);
         Effects {
             wake,
             events: record.events.len(),
@@ -288,31 +315,67 @@ impl Core {
         self.epoch.raise(revision);
     }
 
-    /// Forgets what has become too old.
-    pub(crate) fn tick(&mut self, now: Duration) {
+    /// Forgets what has become too old, or too much: of the log, and of what answers under way keep (`pinned`: the
+    /// bytes that were superseded since the oldest of them began).
+    pub(crate) fn tick(&mut self, now: Duration, pinned: u64) {
+        let beyond = usize::try_from(pinned)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(self.log_bytes);
+        self.share.remove(self.pinned);
+        self.share.add(beyond);
+        self.pinned = beyond;
         self.trim(now);
-        self.rings.sweep();
+        self.groups.sweep(now, self.limits.time);
     }
 
-    /// Ends all watchers. Nothing is applied any more until the next list.
+    /// Whether history and answers under way cost more than they may.
+    pub(crate) fn is_over(&self) -> bool {
+        self.share.bytes() > self.limits.bytes || self.share.is_over()
+    }
+
+    /// Ends all watchers once they have read what there is. Nothing is applied any more.
     pub(crate) fn close(&mut self) -> Effects {
         self.published.store(None);
-        self.restart(self.base, End::Closed)
+        self.epoch.finish(End::Closed);
+        self.wake_all()
+    }
+
+    /// Gives up the state and the log. Watchers that have seen everything end without an error.
+    pub(crate) fn unload(&mut self) -> Effects {
+        self.published.store(None);
+        let effects = self.restart(self.base, End::Closed);
+        self.epoch = Epoch::new(self.base);
+        effects
+    }
+
+    fn wake_all(&self) -> Effects {
+        let groups = self.groups.iter().map(|group| &group.selection);
+        let wake = groups.chain([&self.everything]).map(|own| Arc::clone(&own.wakers));
+        Effects {
+            wake: wake.collect(),
+            events: 0,
+        }
     }
 
     /// Ends the epoch: cursors are cut first, so that whoever sees the end knows whether it has seen everything.
     fn restart(&mut self, base: Revision, end: End) -> Effects {
-        let wake = self.rings.iter().chain([&self.log]).map(Ring::waker).collect();
-        self.rings = Rings::default();
+        let effects = self.wake_all();
+        self.groups = Groups::default();
         self.log = Ring::new(base);
         self.posted.clear();
         self.checkpoints.clear();
         self.rebuilt.clear();
         self.since_checkpoint = 0;
-        self.share.remove(self.share.bytes());
+        self.share.remove(self.log_bytes);
+        self.log_bytes = 0;
         self.base = base;
         self.epoch.finish(end);
-        Effects { wake, events: 0 }
+        effects
+    }
+
+    fn hold(&mut self, bytes: usize) {
+        self.log_bytes += bytes;
+        self.share.add(bytes);
     }
 
     fn publish(&self, root: Root) {
@@ -327,18 +390,26 @@ impl Core {
         }
     }
 
+    /// Over the limit, rebuilt states go first, then the log: all of it that must, but for the sake of answers under way
+    /// no more than what is above half of the limit.
     fn trim(&mut self, now: Duration) {
         while let Some(front) = self.log.front() {
             let aged = now.saturating_sub(front.at) > self.limits.time && self.log.len() > self.limits.min_records;
             // The latest record stays whatever it costs, or nobody could ever see it.
-            let over = (self.share.bytes() > self.limits.bytes || self.share.is_over()) && self.log.len() > 1;
+            let gives = self.pinned == 0 || self.log_bytes > self.limits.bytes / 2;
+            let over = self.is_over() && gives && self.log.len() > 1;
             if !aged && !over {
                 return;
             }
+            if !aged {
+                self.rebuilt.clear();
+                self.shortened += 1;
+            }
             let (revision, weight) = (front.revision, front.weight);
-            let ids = self.posted.pop_front().unwrap_or_default();
-            self.rings.forget(&ids, revision);
+            let places = self.posted.pop_front().unwrap_or_default();
+            self.groups.forget(&places, revision);
             self.log.forget(revision);
+            self.log_bytes = self.log_bytes.saturating_sub(weight);
             self.share.remove(weight);
             self.base = revision;
             while self.checkpoints.front().is_some_and(|root| root.revision < revision) {
@@ -346,6 +417,48 @@ impl Core {
             }
             self.rebuilt.retain(|root| root.revision >= revision);
         }
+    }
+
+    /// Puts what happened above `since` in front of the log: `batches` is all of it up to where the log begins. False:
+    /// the log is another one by now, or something is missing.
+    pub(crate) fn extend(
+        &mut self,
+        (epoch, base): (&Arc<Epoch>, Revision),
+        since: Revision,
+        batches: Vec<Batch>,
+        now: Duration,
+    ) -> bool {
+        let Some(root) = self.published.load_full() else {
+            return false;
+        };
+        if !Arc::ptr_eq(epoch, &self.epoch) || base != self.base || since >= base {
+            return false;
+        }
+        let mut latest: HashMap<Key, Entry> = HashMap::new();
+        let mut records = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let mut events = Vec::with_capacity(batch.events.len());
+            for event in batch.events.iter() {
+                let Some(event) = shared(event, &root, &mut latest) else {
+                    return false;
+                };
+                events.push(event);
+            }
+            records.push(Arc::new(Record::new(batch.revision, events, now)));
+        }
+        for record in records.iter().rev() {
+            self.posted.push_front(Box::default());
+            self.hold(record.weight);
+        }
+        self.log.prepend(since, &records);
+        self.base = since;
+        self.trim(now);
+        true
+    }
+
+    /// Where the log is, and where it begins.
+    pub(crate) fn begins(&self) -> (Arc<Epoch>, Revision) {
+        (Arc::clone(&self.epoch), self.base)
     }
 
     /// Where a watcher of this scope and selection begins to read.
@@ -359,9 +472,14 @@ impl Core {
         if matches!(from, From::After(revision) if revision < self.base) {
             return Some(Err(Forgotten));
         }
-        let topic = Topic::of(scope, &self.prefix, predicate, &self.indexes);
-        let own = topic.map(|topic| self.rings.of(topic, root.revision));
-        let ring = own.unwrap_or(&self.log);
+        let whole = scope.as_str() == &*self.prefix && matches!(scope, Scope::Under(_));
+        let (selection, ring) = if whole && predicate.is_empty() {
+            (&self.everything, &self.log)
+        } else {
+            let topic = Topic::of(scope, &self.prefix, predicate, &self.indexes);
+            let group = self.groups.of(topic, scope, whole, predicate, root.revision)?;
+            (&group.selection, &group.ring)
+        };
         let (live, catch_up) = match from {
             From::Tail => (ring.at_tail(), None),
             From::After(revision) => match (ring.after(revision), self.log.after(revision)) {
@@ -370,13 +488,14 @@ impl Core {
                 (None, None) => return Some(Err(Forgotten)),
             },
         };
-        let wake = ring.listen();
+        let (selection, place) = (Arc::clone(selection), selection.wakers.join());
         Some(Ok(Subscription {
             root,
             epoch: Arc::clone(&self.epoch),
+            selection,
             catch_up,
             live,
-            wake,
+            place,
         }))
     }
 
@@ -420,11 +539,47 @@ impl Core {
     pub(crate) fn history(&self) -> History {
         History {
             records: self.log.len(),
-            bytes: self.share.bytes(),
+            bytes: self.log_bytes,
             oldest: self.log.front().map(|record| record.at),
-            superseded: self.superseded,
+            base: self.base,
+            shortened: self.shortened,
+            ages: self.log.len() > self.limits.min_records || self.groups.has_deserted() || self.pinned > 0,
         }
     }
+
+    /// Bytes that were superseded since the cache began.
+    pub(crate) fn superseded(&self) -> u64 {
+        self.superseded
+    }
+}
+
+/// An event of the backend's history that shares its objects with its neighbours and with the state. None: it cannot be
+/// taken back, because what it replaced is not known.
+fn shared(event: &Event, root: &Root, latest: &mut HashMap<Key, Entry>) -> Option<Event> {
+    let mut event = event.clone();
+    if event.previous.is_none() && event.kind != EventKind::Added {
+        return None;
+    }
+    let object = event.object.as_mut()?;
+    if let Some(previous) = &mut event.previous
+        && let Some(known) = latest
+            .get(&event.key)
+            .filter(|known| known.revision() == previous.revision())
+    {
+        *previous = known.clone();
+    }
+    if event.kind == EventKind::Deleted {
+        latest.remove(&event.key);
+        return Some(event);
+    }
+    if let Some(current) = root
+        .get(event.key.as_str())
+        .filter(|current| current.revision() == object.revision())
+    {
+        *object = current.clone();
+    }
+    latest.insert(event.key.clone(), object.clone());
+    Some(event)
 }
 
 #[cfg(test)]

@@ -107,6 +107,8 @@ pub(crate) struct Root {
     pub(crate) revision: Revision,
     /// Bytes that were superseded before this state, counted since the cache began: what a pinned state costs.
     pub(crate) superseded: u64,
+    /// Bytes of the objects.
+    pub(crate) live: usize,
     state: Tree<Entry>,
     /// The unreadable part of `state`: what no selector and no index can find.
     unreadable: Tree<Entry>,
@@ -131,6 +133,7 @@ impl Root {
         Self {
             revision,
             superseded,
+            live: entries.iter().map(Entry::weight).sum(),
             state: Tree::from_sorted(entries),
             unreadable,
             indexes,
@@ -151,6 +154,8 @@ impl Root {
         let key = entry.key().clone();
         let at = At(key.as_str());
         let previous = self.state.insert(entry.clone(), &at);
+        self.live += entry.weight();
+        self.live -= previous.as_ref().map_or(0, Entry::weight).min(self.live);
         match (
             entry.attributes().is_none(),
             previous.as_ref().is_some_and(|old| old.attributes().is_none()),
@@ -184,6 +189,7 @@ impl Root {
     /// Takes an object out.
     pub(crate) fn remove(&mut self, key: &str, indexes: &[Index]) -> Option<Entry> {
         let previous = self.state.remove(&At(key))?;
+        self.live -= previous.weight().min(self.live);
         if previous.attributes().is_none() {
             self.unreadable.remove(&At(key));
         }
@@ -384,19 +390,33 @@ impl Pins {
         pins.push_back(Arc::downgrade(&walk.pin));
     }
 
-    /// Takes their states away from the oldest answers, as far as those keep more than `most` bytes alive that were
-    /// superseded since. Returns how many.
-    pub(crate) fn enforce(&self, superseded: u64, most: usize) -> u64 {
-        let mut released = 0;
-        self.0.lock().retain(|pin| match pin.upgrade() {
-            Some(pin) if superseded.saturating_sub(pin.superseded) > most as u64 => {
+    /// Bytes that were superseded since the oldest answer under way began: what all of them keep alive at most.
+    pub(crate) fn kept(&self, superseded: u64) -> u64 {
+        let pins = self.0.lock();
+        let oldest = pins
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|pin| pin.root.load().is_some());
+        oldest.map_or(0, |pin| superseded.saturating_sub(pin.superseded))
+    }
+
+    /// Takes the state away from the oldest answer under way. False: there is none.
+    pub(crate) fn release_oldest(&self) -> bool {
+        let mut pins = self.0.lock();
+        while let Some(pin) = pins.pop_front() {
+            if let Some(pin) = pin.upgrade().filter(|pin| pin.root.load().is_some()) {
                 pin.release();
-                released += 1;
-                false
+                return true;
             }
-            pin => pin.is_some(),
-        });
-        released
+        }
+        false
+    }
+
+    /// Whether no answer is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        let mut pins = self.0.lock();
+        pins.retain(|pin| pin.strong_count() > 0);
+        pins.is_empty()
     }
 }
 
@@ -422,6 +442,14 @@ pub(crate) enum Step {
 }
 
 impl Walk {
+    /// The index that it goes along; none: the keys.
+    pub(crate) fn index(&self) -> Option<usize> {
+        match self.source {
+            Source::State => None,
+            Source::Index(at) => Some(at),
+        }
+    }
+
     /// Objects that are left to look at.
     pub(crate) fn left(&self) -> usize {
         self.end - self.next

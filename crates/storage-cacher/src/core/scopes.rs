@@ -1,14 +1,22 @@
-//! Which rings there are, and which of them a record concerns.
+//! Groups of equal watchers, and which of them a record concerns.
+//!
+//! Watchers of one scope with one selector are a group. A record is offered to the groups whose topic it touches, each
+//! looks at it once, and a group that sees nothing of it is not woken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apiserver_storage_api::{Event, Index, Revision, Scope, SelectionPredicate};
 
-use crate::core::log::{Record, Ring};
+use crate::core::log::{Record, Ring, Selection};
 use crate::core::root::{required_value, value_of};
+use crate::core::wake::Wakers;
 
-/// What a ring is about.
+/// Groups that nobody belongs to any more, kept for those who come back.
+const DESERTED: usize = 10_000;
+
+/// What a group is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
     /// Keys below a prefix, other than the whole kind.
@@ -20,7 +28,7 @@ pub(crate) enum Topic {
 }
 
 impl Topic {
-    /// The narrowest topic that surely has everything that such a watcher sees; none: the whole kind.
+    /// The narrowest topic that surely has everything that such a watcher sees; none: everything.
     pub(crate) fn of(scope: &Scope, prefix: &str, predicate: &SelectionPredicate, indexes: &[Index]) -> Option<Self> {
         if let Scope::Key(key) = scope {
             return Some(Self::Key(key.as_str().into()));
@@ -42,102 +50,225 @@ impl Topic {
     }
 }
 
-/// Ids of rings by the text of their topics.
-type Ids = HashMap<Arc<str>, u64>;
+/// Places of groups by the text of their topics.
+type Places = HashMap<Arc<str>, Vec<usize>>;
 
-/// The rings by topic. The ring of the whole kind is not among them.
-#[derive(Debug, Default)]
-pub(crate) struct Rings {
-    /// In the order in which they were made, which is the order in which they are woken.
-    rings: BTreeMap<u64, (Topic, Ring)>,
-    next_id: u64,
-    under: Ids,
-    keys: Ids,
-    values: HashMap<Index, Ids>,
+/// The watchers of one scope with one selector.
+#[derive(Debug)]
+pub(crate) struct Group {
+    topic: Option<Topic>,
+    pub(crate) selection: Arc<Selection>,
+    pub(crate) ring: Ring,
+    /// Since when nobody belongs to it.
+    deserted: Option<Duration>,
 }
 
-impl Rings {
-    fn ids(&mut self, topic: &Topic) -> (&mut Ids, Arc<str>) {
-        match topic {
-            Topic::Under(text) => (&mut self.under, Arc::clone(text)),
-            Topic::Key(text) => (&mut self.keys, Arc::clone(text)),
-            Topic::Value(index, text) => (self.values.entry(index.clone()).or_default(), Arc::clone(text)),
-        }
+/// The groups by topic. That of everything is not among them: it reads the log itself.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    groups: Vec<Option<Group>>,
+    free: Vec<usize>,
+    /// Groups that every record may concern.
+    everywhere: Vec<usize>,
+    under: Places,
+    keys: Places,
+    values: Vec<(Index, Places)>,
+    /// Groups that the record at hand may concern.
+    concerned: Vec<usize>,
+    deserted: usize,
+}
+
+impl Groups {
+    /// The groups of a topic.
+    fn known(&self, topic: Option<&Topic>) -> &[usize] {
+        let known = match topic {
+            None => Some(&self.everywhere),
+            Some(Topic::Under(text)) => self.under.get(text),
+            Some(Topic::Key(text)) => self.keys.get(text),
+            Some(Topic::Value(index, text)) => {
+                let of_value = self.values.iter().find(|(own, _)| own == index);
+                of_value.and_then(|(_, places)| places.get(text))
+            }
+        };
+        known.map_or(&[], Vec::as_slice)
     }
 
-    /// The ring of a topic; made when there is none, with what happens above `since`.
-    pub(crate) fn of(&mut self, topic: Topic, since: Revision) -> &Ring {
-        let fresh = self.next_id;
-        let (ids, text) = self.ids(&topic);
-        let id = *ids.entry(text).or_insert(fresh);
-        if id == fresh {
-            self.next_id += 1;
-        }
-        &self.rings.entry(id).or_insert_with(|| (topic, Ring::new(since))).1
+    fn file(&mut self, topic: Option<&Topic>, at: usize) {
+        let (places, text) = match topic {
+            None => return self.everywhere.push(at),
+            Some(Topic::Under(text)) => (&mut self.under, text),
+            Some(Topic::Key(text)) => (&mut self.keys, text),
+            Some(Topic::Value(index, text)) => {
+                if !self.values.iter().any(|(own, _)| own == index) {
+                    self.values.push((index.clone(), Places::default()));
+                }
+                let of_value = self.values.iter_mut().find(|(own, _)| own == index);
+                let Some((_, places)) = of_value else { return };
+                (places, text)
+            }
+        };
+        places.entry(Arc::clone(text)).or_default().push(at);
     }
 
-    /// Adds a record to every ring that it concerns, gives each of them to `touched`, and tells their ids.
-    pub(crate) fn post(&mut self, record: &Arc<Record>, prefix: &str, mut touched: impl FnMut(&Ring)) -> Box<[u64]> {
-        if self.rings.is_empty() {
+    /// The group of a scope and selection; made when there is none, with what happens above `since`.
+    pub(crate) fn of(
+        &mut self,
+        topic: Option<Topic>,
+        scope: &Scope,
+        whole: bool,
+        predicate: &SelectionPredicate,
+        since: Revision,
+    ) -> Option<&Group> {
+        let is_it = |at: &usize| {
+            let own = self.groups.get(*at).and_then(Option::as_ref);
+            own.is_some_and(|own| own.selection.scope == *scope && own.selection.predicate == *predicate)
+        };
+        if let Some(at) = self.known(topic.as_ref()).iter().copied().find(is_it) {
+            return self.groups.get(at)?.as_ref();
+        }
+        let group = Group {
+            topic,
+            selection: Arc::new(Selection {
+                scope: scope.clone(),
+                whole,
+                predicate: predicate.clone(),
+                wakers: Arc::default(),
+            }),
+            ring: Ring::new(since),
+            deserted: None,
+        };
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.groups.push(None);
+            self.groups.len() - 1
+        });
+        self.file(group.topic.as_ref(), at);
+        *self.groups.get_mut(at)? = Some(group);
+        self.groups.get(at)?.as_ref()
+    }
+
+    /// Offers a record to every group that it may concern, and gives those that see something of it to `wake`. Returns
+    /// their places.
+    pub(crate) fn post(
+        &mut self,
+        record: &Arc<Record>,
+        prefix: &str,
+        mut wake: impl FnMut(&Arc<Wakers>),
+    ) -> Box<[usize]> {
+        if self.groups.len() == self.free.len() {
             return Box::default();
         }
-        let mut ids = Vec::new();
+        let mut concerned = std::mem::take(&mut self.concerned);
+        concerned.extend(&self.everywhere);
         for event in record.events.iter() {
-            self.concerned(event, prefix, &mut ids);
+            self.concerned_by(event, prefix, &mut concerned);
         }
-        ids.sort_unstable();
-        ids.dedup();
-        for id in &ids {
-            if let Some((_, ring)) = self.rings.get_mut(id) {
-                ring.push(record);
-                touched(ring);
-            }
-        }
-        ids.into()
+        concerned.sort_unstable();
+        concerned.dedup();
+        concerned.retain(|at| {
+            let Some(group) = self.groups.get_mut(*at).and_then(Option::as_mut) else {
+                return false;
+            };
+            let Some(events) = group.selection.sees(record) else {
+                return false;
+            };
+            group.ring.push(record, events);
+            wake(&group.selection.wakers);
+            true
+        });
+        let posted = concerned.as_slice().into();
+        concerned.clear();
+        self.concerned = concerned;
+        posted
     }
 
-    fn concerned(&self, event: &Event, prefix: &str, ids: &mut Vec<u64>) {
+    fn concerned_by(&self, event: &Event, prefix: &str, concerned: &mut Vec<usize>) {
         let key = event.key.as_str();
-        ids.extend(self.keys.get(key));
+        concerned.extend(self.keys.get(key).into_iter().flatten());
         if !self.under.is_empty() {
             let below = key.get(prefix.len()..).unwrap_or_default();
             for (at, _) in below.match_indices('/') {
-                ids.extend(key.get(..=prefix.len() + at).and_then(|prefix| self.under.get(prefix)));
+                let groups = key.get(..=prefix.len() + at).and_then(|prefix| self.under.get(prefix));
+                concerned.extend(groups.into_iter().flatten());
             }
         }
         for side in [event.previous.as_ref(), event.object.as_ref()].into_iter().flatten() {
             for (index, of_value) in &self.values {
                 match side.attributes() {
-                    Some(_) => ids.extend(value_of(index, side).and_then(|value| of_value.get(value))),
+                    Some(_) => {
+                        let groups = value_of(index, side).and_then(|value| of_value.get(value));
+                        concerned.extend(groups.into_iter().flatten());
+                    }
                     // What cannot be read may be anybody's.
-                    None => ids.extend(of_value.values()),
+                    None => concerned.extend(of_value.values().flatten()),
                 }
             }
         }
     }
 
-    /// Forgets records of these rings up to a revision.
-    pub(crate) fn forget(&mut self, ids: &[u64], through: Revision) {
-        for id in ids {
-            if let Some((_, ring)) = self.rings.get_mut(id) {
-                ring.forget(through);
+    /// Forgets records of these groups up to a revision. A place may have another group by now, which began later.
+    pub(crate) fn forget(&mut self, places: &[usize], through: Revision) {
+        for at in places {
+            if let Some(group) = self.groups.get_mut(*at).and_then(Option::as_mut) {
+                group.ring.forget(through);
             }
         }
     }
 
-    /// Drops rings that nobody listens to and that hold nothing.
-    pub(crate) fn sweep(&mut self) {
-        let idle = self.rings.iter().filter(|(_, (_, ring))| ring.is_idle());
-        let idle: Vec<(u64, Topic)> = idle.map(|(id, (topic, _))| (*id, topic.clone())).collect();
-        for (id, topic) in idle {
-            self.rings.remove(&id);
-            let (ids, text) = self.ids(&topic);
-            ids.remove(&text);
+    /// Drops groups that nobody has belonged to for so long, and whatever is too many of those.
+    pub(crate) fn sweep(&mut self, now: Duration, keep: Duration) {
+        self.deserted = 0;
+        let mut gone = Vec::new();
+        for (at, group) in self.groups.iter_mut().enumerate() {
+            let Some(group) = group else { continue };
+            if group.selection.wakers.taken() > 0 {
+                group.deserted = None;
+                continue;
+            }
+            let since = *group.deserted.get_or_insert(now);
+            if group.ring.len() == 0 || now.saturating_sub(since) >= keep || self.deserted >= DESERTED {
+                gone.push(at);
+            } else {
+                self.deserted += 1;
+            }
         }
-        self.values.retain(|_, ids| !ids.is_empty());
+        for at in gone {
+            self.remove(at);
+        }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Ring> {
-        self.rings.values().map(|(_, ring)| ring)
+    fn remove(&mut self, at: usize) {
+        let Some(group) = self.groups.get_mut(at).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(at);
+        let unfile = |places: &mut Places, text: &Arc<str>| {
+            let Some(groups) = places.get_mut(text) else { return };
+            groups.retain(|own| *own != at);
+            if groups.is_empty() {
+                places.remove(text);
+            }
+        };
+        match &group.topic {
+            None => self.everywhere.retain(|own| *own != at),
+            Some(Topic::Under(text)) => unfile(&mut self.under, text),
+            Some(Topic::Key(text)) => unfile(&mut self.keys, text),
+            Some(Topic::Value(index, text)) => {
+                for (own, places) in &mut self.values {
+                    if own == index {
+                        unfile(places, text);
+                    }
+                }
+                self.values.retain(|(_, places)| !places.is_empty());
+            }
+        }
+    }
+
+    /// Whether there are groups that nobody belongs to, as of the last sweep.
+    pub(crate) fn has_deserted(&self) -> bool {
+        self.deserted > 0
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().flatten()
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use apiserver_storage_api::time::{Rng, SeededRng, random_below};
@@ -255,9 +256,13 @@ impl World {
     fn read(&self, reader: &mut Reader) -> Read {
         let subscription = &mut reader.subscription;
         let (end, through) = (subscription.epoch.end(), subscription.epoch.through());
+        let selection = &subscription.selection;
         let next = match &mut subscription.catch_up {
             Some((cursor, until)) => match cursor.advance() {
-                Next::Record(record) if record.revision <= *until => Next::Record(record),
+                Next::Record(record, _) if record.revision <= *until => {
+                    let events = selection.sees(&record).unwrap_or_default();
+                    Next::Record(record, events)
+                }
                 Next::Lost => Next::Lost,
                 _ => {
                     subscription.catch_up = None;
@@ -267,18 +272,14 @@ impl World {
             None => subscription.live.advance(),
         };
         match next {
-            Next::Record(record) => {
+            Next::Record(record, events) => {
                 if record.revision <= reader.position {
                     return Read::More;
                 }
                 assert_eq!(reader.epoch, self.epochs, "an old epoch has nothing more to read");
                 reader.position = record.revision;
-                let whole = reader.scope.as_str() == "/pods/";
-                if let Some(events) = record.seen_by(&reader.scope, whole, &reader.predicate) {
-                    assert!(!events.is_empty());
-                    assert!(events.iter().all(|event| event.revision == record.revision));
-                    reader.seen.extend(events.iter().cloned());
-                }
+                assert!(events.iter().all(|event| event.revision == record.revision));
+                reader.seen.extend(events.iter().cloned());
                 Read::More
             }
             Next::Empty => {
@@ -359,7 +360,7 @@ fn watchers_see_what_happened_in_random_histories() {
                 0..20 => world.write(),
                 20..22 => world.progress(),
                 22..26 => readers.extend(world.subscribe()),
-                26 => world.core.tick(world.now),
+                26 => world.core.tick(world.now, 0),
                 27 if world.below(8) == 0 => {
                     world.at = revision(world.at.get() + world.below(4));
                     let state = world.state();
@@ -508,26 +509,72 @@ fn a_list_of_the_very_same_state_lets_caught_up_watchers_go_on() {
 }
 
 #[test]
-fn rings_without_listeners_go_once_they_are_empty() {
-    let mut world = World::new(
-        5,
-        Limits {
-            bytes: 1 << 20,
-            time: Duration::from_secs(10),
-            min_records: 0,
-        },
-    );
+fn groups_that_nobody_belongs_to_go() {
+    let limits = Limits {
+        bytes: 1 << 20,
+        time: Duration::from_secs(10),
+        min_records: 1_000,
+    };
+    let mut world = World::new(5, limits);
     let readers: Vec<Reader> = (0..50).filter_map(|_| world.subscribe()).collect();
-    let rings = world.core.rings.iter().count();
-    assert!(rings > 5);
-    world.write();
-    world.core.tick(world.now);
-    assert_eq!(world.core.rings.iter().count(), rings, "all of them have listeners");
+    let groups = world.core.groups.iter().count();
+    assert!(groups > 5);
+    for _ in 0..50 {
+        world.write();
+    }
+    world.core.tick(world.now, 0);
+    assert_eq!(
+        world.core.groups.iter().count(),
+        groups,
+        "somebody belongs to all of them"
+    );
     drop(readers);
+    world.core.tick(world.now, 0);
+    let kept = world.core.groups.iter().count();
+    assert!(kept > 0, "who comes back finds what the group has seen");
     world.now += Duration::from_secs(20);
-    world.core.tick(world.now);
-    assert_eq!(world.core.rings.iter().count(), 0);
-    assert_eq!(world.core.history().records, 0);
+    world.core.tick(world.now, 0);
+    assert_eq!(world.core.groups.iter().count(), 0);
+    assert!(!world.core.groups.has_deserted());
+    // The places are taken again, and what was posted to those who had them does no harm.
+    let again = world.subscribe();
+    world.write();
+    world.now += Duration::from_secs(1_000);
+    world.core.tick(world.now, 0);
+    drop(again);
+}
+
+// covers: storage-cacher/OPP-04
+#[test]
+fn equal_watchers_are_one_group() {
+    let mut world = World::new(6, roomy());
+    let all = info().list_scope(None).unwrap();
+    let mut watch = |fields: &str| {
+        let from = world.core.subscribe(&all, &predicate("", fields), From::Tail);
+        from.unwrap().unwrap()
+    };
+    let mut equal: Vec<Subscription> = (0..100).map(|_| watch("spec.nodeName!=n1")).collect();
+    let mut other = watch("spec.nodeName!=n2");
+    for _ in 0..50 {
+        world.write();
+    }
+    assert_eq!(world.core.groups.iter().count(), 2);
+    let mut seen = 0;
+    loop {
+        let found: Vec<Next> = equal.iter_mut().map(|one| one.live.advance()).collect();
+        let Some(Next::Record(_, first)) = found.first() else {
+            break;
+        };
+        seen += 1;
+        for next in &found {
+            let Next::Record(_, events) = next else {
+                panic!("{next:?}")
+            };
+            assert!(Arc::ptr_eq(first, events), "looked at once, for all of them");
+        }
+    }
+    assert!(seen > 5 && seen < 50, "{seen}");
+    assert!(matches!(other.live.advance(), Next::Record(..)));
 }
 
 // covers: storage-cacher/IVAL-01
@@ -592,7 +639,7 @@ fn a_change_wakes_those_whose_selection_it_touches() {
             format!("node {node}"),
             watch(&all, "", &format!("spec.nodeName=n{node}")),
         ));
-        watchers.push((format!("tier {node}"), watch(&all, &format!("tier=t{node},app"), "")));
+        watchers.push((format!("tier {node}"), watch(&all, &format!("tier=t{node},!app"), "")));
         let namespace = info().list_scope(Some(&format!("ns{node}"))).unwrap();
         watchers.push((format!("namespace {node}"), watch(&namespace, "", "")));
         watchers.push((
@@ -601,8 +648,12 @@ fn a_change_wakes_those_whose_selection_it_touches() {
         ));
     }
     watchers.push(("all".into(), watch(&all, "", "")));
+    watchers.push(("tier 3 with an app".into(), watch(&all, "tier=t3,app", "")));
     watchers.push(("many".into(), watch(&all, "tier in (t1,t2)", "")));
     let mut expect = |node: u32, kind: EventKind, want: &[&str]| {
+        for (_, watcher) in &watchers {
+            watcher.place.wait(&Context::from_waker(Waker::noop()));
+        }
         let key = info().object_key(Some("ns7"), "p5").unwrap();
         world.at = world.at.next();
         let json = serde_json::json!({
@@ -630,9 +681,8 @@ fn a_change_wakes_those_whose_selection_it_touches() {
         };
         world.core.apply(&batch, world.now).unwrap().perform();
         let mut woken = Vec::new();
-        for (name, watcher) in &mut watchers {
-            if watcher.wake.has_changed().unwrap() {
-                watcher.wake.borrow_and_update();
+        for (name, watcher) in &watchers {
+            if !watcher.place.is_waiting() {
                 woken.push(name.as_str());
             }
         }
@@ -642,16 +692,16 @@ fn a_change_wakes_those_whose_selection_it_touches() {
     expect(
         1,
         EventKind::Added,
-        &["all", "many", "name 5", "namespace 7", "node 1", "tier 3"],
+        &["all", "name 5", "namespace 7", "node 1", "tier 3"],
     );
     expect(
         2,
         EventKind::Modified,
-        &["all", "many", "name 5", "namespace 7", "node 1", "node 2", "tier 3"],
+        &["all", "name 5", "namespace 7", "node 1", "node 2", "tier 3"],
     );
     expect(
         2,
         EventKind::Deleted,
-        &["all", "many", "name 5", "namespace 7", "node 2", "tier 3"],
+        &["all", "name 5", "namespace 7", "node 2", "tier 3"],
     );
 }

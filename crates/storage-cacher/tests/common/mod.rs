@@ -184,6 +184,10 @@ impl Storage for FaultyStore {
     async fn stats(&self) -> Result<Stats> {
         self.inner.stats().await
     }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        self.inner.store_id().await
+    }
 }
 
 /// An engine with a store of pods, one of config maps, and a cache over the pods.

@@ -392,6 +392,10 @@ impl Storage for Script {
         self.state.lock().asked.push("stats".into());
         Ok(self.state.lock().stats)
     }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        Ok(self.state.lock().id.clone())
+    }
 }
 
 fn batch_revision(item: &WatchItem) -> Option<Revision> {
