@@ -1,0 +1,253 @@
+//! Lists of objects on a real server: what is asked of it, and what becomes of lists when it fails between two pages.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod common;
+mod seen;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver_storage_api::{ListAt, ListOptions, Scope, Storage, StorageError};
+use apiserver_storage_kv::Kv;
+use apiserver_storage_kv::transform::Identity;
+use apiserver_storage_testing::SwitchTransformer;
+use apiserver_storage_testing::fixture::{
+    all, by_field, create, create_pod, following, key, list, names, page, pod, pods, revision, try_list, within,
+};
+use apiserver_storage_testing::proxy::Wire;
+use futures::future::join_all;
+
+use common::{Etcd, config, connect};
+use seen::{Book, Seen};
+
+fn at_revision(number: u64) -> ListOptions {
+    ListOptions {
+        at: ListAt::Exact(revision(number)),
+        ..ListOptions::default()
+    }
+}
+
+/// Stores pods with that many bytes in them, side by side.
+async fn fill(store: &dyn Storage, count: usize, bytes: usize) {
+    let numbers: Vec<usize> = (0..count).collect();
+    for chunk in numbers.chunks(64) {
+        let writes = chunk.iter().map(|number| async move {
+            let name = format!("p{number:05}");
+            let mut object = pod("ns", &name);
+            object["spec"]["filler"] = "x".repeat(bytes).into();
+            create(store, &key("ns", &name), &object).await;
+        });
+        join_all(writes).await;
+    }
+}
+
+// covers: storage-etcd3/PAGE-02
+#[tokio::test]
+async fn a_list_of_one_key_is_one_read_that_counts_as_a_get() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let book = Book::default();
+    let _guard = metrics::set_default_local_recorder(&book);
+    let seen = Seen::new(etcd.connect().await);
+    let store = seen.store(pods());
+    let created = create_pod(&store, "ns", "a").await;
+    create_pod(&store, "ns", "aa").await;
+    seen.take();
+    let one = Scope::Key(key("ns", "a"));
+    assert_eq!(
+        names(&list(&store, &one, ListOptions::default()).await.entries),
+        ["ns/a"]
+    );
+    let at = created.revision();
+    assert_eq!(list(&store, &one, at_revision(at.get())).await.entries.len(), 1);
+    let none = Scope::Key(key("ns", "b"));
+    assert!(list(&store, &none, ListOptions::default()).await.entries.is_empty());
+    let asked = seen.take();
+    assert_eq!(asked.gets, [None, Some(at), None]);
+    assert!(asked.ranges.is_empty() && asked.nows == 0, "{asked:?}");
+    assert_eq!(book.sum(&["etcd_requests_total", "operation=get", "resource=pods"]), 3);
+    assert_eq!(book.sum(&["etcd_requests_total", "operation=list"]), 0);
+}
+
+// covers: storage-etcd3/PAGE-05, storage-etcd3/STREAM-06
+#[tokio::test]
+async fn a_minimum_that_is_not_reached_is_refused_before_anything_is_decoded() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let seen = Seen::new(etcd.connect().await);
+    let transformer = SwitchTransformer::new(Arc::new(Identity));
+    let store = seen.store_with(pods(), Arc::new(transformer.clone()));
+    for name in ["a", "b", "c"] {
+        create_pod(&store, "ns", name).await;
+    }
+    transformer.take_reads();
+    seen.take();
+    let options = ListOptions {
+        at: ListAt::NotOlderThan(revision(1000)),
+        ..ListOptions::default()
+    };
+    let refused = try_list(&store, &all(), options).await;
+    assert!(
+        matches!(refused, Err(StorageError::TooLargeResourceVersion { current, .. }) if current == revision(4)),
+        "{refused:?}"
+    );
+    assert_eq!((seen.take().ranges.len(), transformer.take_reads()), (1, 0));
+    // A state that is named is not held against any minimum.
+    let named = list(&store, &all(), at_revision(3)).await;
+    assert_eq!((named.revision, named.entries.len()), (revision(3), 2));
+}
+
+// covers: storage-etcd3/PAGE-11, storage-etcd3/OPEN-04, storage-etcd3/PAGE-22
+#[tokio::test]
+async fn pages_begin_right_after_the_last_key_and_are_few() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let seen = Seen::new(etcd.connect().await);
+    let store = seen.store(pods());
+    fill(&store, 1500, 10).await;
+    let listed = list(&store, &all(), ListOptions::default()).await;
+    assert_eq!(listed.entries.len(), 1500);
+    let mut sorted = names(&listed.entries);
+    sorted.dedup();
+    assert!(sorted.is_sorted() && sorted.len() == 1500);
+    let ranges = seen.take().ranges;
+    // The server counts all keys behind the start for each of them: the fewer the better.
+    assert!(ranges.len() <= 3, "{}", ranges.len());
+    assert_eq!(ranges[0].request.at, None);
+    for pair in ranges.windows(2) {
+        assert_eq!(pair[1].request.start, format!("{}\0", pair[0].last));
+        assert_eq!(pair[1].request.at, Some(listed.revision));
+    }
+    // The weight of all of them is known now, also where a part is read for the first time.
+    list(&store, &within("ns"), ListOptions::default()).await;
+    let first = seen.take().ranges[0].keys;
+    assert_eq!(first, 500, "as many as the reader wants at first");
+}
+
+// covers: storage-etcd3/PAGE-23, storage-etcd3/OPEN-05
+#[tokio::test]
+async fn pages_of_heavy_objects_are_small_in_keys() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let seen = Seen::new(etcd.connect().await);
+    let store = seen.store(pods());
+    fill(&store, 80, 300_000).await;
+    let listed = list(&store, &all(), ListOptions::default()).await;
+    assert_eq!(listed.entries.len(), 80);
+    let ranges = seen.take().ranges;
+    assert!(ranges[0].bytes < 10 << 20, "what nothing is known of: {ranges:?}");
+    for range in &ranges[1..] {
+        assert!(range.bytes <= 5 << 20, "{range:?}");
+    }
+    list(&store, &all(), ListOptions::default()).await;
+    assert!(seen.take().ranges.iter().all(|range| range.bytes <= 5 << 20));
+}
+
+// covers: storage-etcd3/PAGE-12
+#[tokio::test]
+async fn no_keys_and_more_to_come_is_an_error_and_no_endless_loop() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let seen = Seen::new(etcd.connect().await);
+    let store = seen.store(pods());
+    create_pod(&store, "ns", "a").await;
+    seen.lie();
+    let refused = try_list(&store, &all(), ListOptions::default()).await.unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("no results were found, but"), "{text}");
+    assert!(text.contains("more values remaining"), "{text}");
+}
+
+// covers: storage-etcd3/PAGE-18, storage-etcd3/PAGE-15
+#[tokio::test]
+async fn compaction_between_inner_pages_fails_a_list_that_came_without_a_token() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let seen = Seen::new(etcd.connect().await);
+    let store = seen.store(pods());
+    fill(&store, 40, 10).await;
+    let rare = ListOptions {
+        predicate: by_field("metadata.name=p00039"),
+        ..page(ListAt::MostRecent, 1)
+    };
+    let kv = Arc::clone(&seen.kv);
+    seen.after(2, async move {
+        let last = create_pod(&kv.store(pods()), "ns", "zz").await.revision();
+        kv.compact(last).await.unwrap();
+    });
+    let error = try_list(&store, &all(), rare.clone()).await.unwrap_err();
+    assert!(error.is_expired(), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "The resourceVersion for the provided list is too old."
+    );
+    // It costs the caller a second call, which then has the same answer.
+    assert_eq!(list(&store, &all(), rare).await.entries.len(), 1);
+}
+
+// covers: storage-etcd3/OPEN-06, storage-etcd3/PAGE-16, storage-etcd3/PAGE-17
+#[tokio::test]
+async fn compaction_between_inner_pages_leads_back_to_where_the_request_began() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let seen = Seen::new(etcd.connect().await);
+    let store = seen.store(pods());
+    fill(&store, 60, 10).await;
+    let mut first = page(ListAt::MostRecent, 1);
+    first.predicate = by_field("metadata.name!=p00059");
+    let begun = list(&store, &all(), first).await;
+    assert_eq!(names(&begun.entries), ["ns/p00000"]);
+    // The match is on an inner page that compaction takes away.
+    let rest = ListOptions {
+        at: following(&begun.next),
+        predicate: by_field("metadata.name=p00058"),
+        ..page(ListAt::MostRecent, 1)
+    };
+    let kv = Arc::clone(&seen.kv);
+    seen.after(1, async move {
+        let last = create_pod(&kv.store(pods()), "ns", "zz").await.revision();
+        kv.compact(last).await.unwrap();
+    });
+    let error = try_list(&store, &all(), rest).await.unwrap_err();
+    let StorageError::Expired { token: Some(token), .. } = error else {
+        panic!("{error:?}")
+    };
+    let again = ListOptions {
+        at: ListAt::Continue(token),
+        ..ListOptions::default()
+    };
+    let found = list(&store, &all(), again).await;
+    assert_eq!(
+        found.entries.len(),
+        60,
+        "none of those that were behind the token is missing"
+    );
+    assert_eq!(names(&found.entries)[0], "ns/p00001");
+}
+
+// covers: storage-etcd3/PAGE-19
+#[tokio::test]
+async fn other_failures_come_as_they_are() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let mut settings = etcd.config();
+    settings.retry_deadline = Duration::from_millis(100);
+    let seen = Seen::new(connect(settings).await);
+    let store = seen.store(pods());
+    fill(&store, 700, 10).await;
+    let etcd = parking_lot::Mutex::new(etcd);
+    seen.after(1, async move { etcd.lock().kill() });
+    let error = try_list(&store, &all(), ListOptions::default()).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unreachable { .. }), "{error:?}");
+}
+
+// covers: storage-etcd3/OPEN-07
+#[tokio::test]
+async fn a_list_goes_on_at_its_revision_when_the_connection_breaks_between_pages() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let wire = Arc::new(Wire::to(etcd.port()).await);
+    let seen = Seen::new(connect(config([wire.url()])).await);
+    let store = seen.store(pods());
+    fill(&store, 900, 10).await;
+    let direct = etcd.connect().await;
+    let cut = Arc::clone(&wire);
+    seen.after(1, async move {
+        cut.cut();
+        common::create(&direct, "/registry/pods/ns/p00000a", "written meanwhile").await;
+    });
+    let listed = list(&store, &all(), ListOptions::default()).await;
+    assert_eq!(listed.entries.len(), 900);
+    assert!(listed.entries.iter().all(|entry| entry.revision() <= listed.revision));
+}
