@@ -26,7 +26,8 @@ const FRAME_HEAD: usize = 5;
 ///
 /// TCP neither loses nor repeats anything within a connection, so what a client can meet is this: an answer that does
 /// not come (because the connection or the stream broke, or something on the way is silent), one that comes late, and a
-/// call that was repeated by something on the way that terminates HTTP/2 itself, as this proxy does.
+/// call that was repeated by something on the way that ends HTTP/2 itself, as this proxy does. (One that repeats a call
+/// and then hands out the second answer instead of the first tells the client something wrong; gRPC forbids it.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fate {
@@ -43,9 +44,6 @@ pub enum Fate {
     Delay(Duration),
     /// The server is called twice, one after the other; the client gets the first answer.
     Twice,
-    /// The same, but the client gets the second answer, as from something that repeats what it got no answer for. No
-    /// proxy may do that to calls that are not idempotent; this shows what happens if one does.
-    TwiceLast,
     /// The server never hears of it; the connection breaks.
     Drop,
 }
@@ -70,7 +68,7 @@ impl Call {
 
     /// Whether the client's message has this text in it: a key, or a part of a value.
     pub fn mentions(&self, text: &str) -> bool {
-        self.message.windows(text.len()).any(|part| part == text.as_bytes())
+        text.is_empty() || self.message.windows(text.len()).any(|part| part == text.as_bytes())
     }
 }
 
@@ -259,12 +257,9 @@ impl Exchange {
             self.cut.notify_one();
             return Ok(());
         }
-        let mut handled = self.ask(&head, message.clone()).await?;
-        if matches!(fate, Fate::Twice | Fate::TwiceLast) {
-            let again = self.ask(&head, message).await?;
-            if fate == Fate::TwiceLast {
-                handled = again;
-            }
+        let handled = self.ask(&head, message.clone()).await?;
+        if fate == Fate::Twice {
+            self.ask(&head, message).await?;
         }
         match fate {
             Fate::Cut => self.cut.notify_one(),
