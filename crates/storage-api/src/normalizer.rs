@@ -16,6 +16,7 @@ use crate::entry::{Attributes, Fields, Labels};
 use crate::object::Encoded;
 use crate::resource::{GroupVersionKind, SelectableField};
 use crate::revision::Revision;
+use crate::scan::{Comma, Scanned, scan};
 
 /// Reads and writes the stored values of one kind. Pure and cheap to share; called on every read of the backend.
 pub trait Normalizer: fmt::Debug + Send + Sync + 'static {
@@ -90,6 +91,32 @@ impl JsonNormalizer {
         Self { gvk }
     }
 
+    /// The served form of a value that is stored as it would be written today; `None` for any other.
+    fn verify(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Option<Normalized> {
+        let Scanned {
+            insert_at,
+            comma,
+            end,
+            attributes,
+        } = scan(&self.gvk, stored, fields)?;
+        let digits = revision.to_string();
+        let (before, after): (&[u8], &[u8]) = match comma {
+            Comma::None => (b"\"resourceVersion\":\"", b"\""),
+            Comma::Before => (b",\"resourceVersion\":\"", b"\""),
+            Comma::After => (b"\"resourceVersion\":\"", b"\","),
+        };
+        // Exactly as large as it gets: the bytes are kept as they are, for long perhaps.
+        let mut json = Vec::with_capacity(end + before.len() + digits.len() + after.len());
+        json.extend_from_slice(stored.get(..insert_at)?);
+        json.extend_from_slice(before);
+        let start = json.len();
+        json.extend_from_slice(digits.as_bytes());
+        let at = start..json.len();
+        json.extend_from_slice(after);
+        json.extend_from_slice(stored.get(insert_at..end)?);
+        Some(Normalized::new(json.into(), at, attributes, MediaType::Json))
+    }
+
     /// Makes sure that this is an object of the kind, in whatever version of its group, and brings it to the kind's own.
     fn in_version(&self, object: &mut Map<String, Value>) -> Result<(), Malformed> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -115,6 +142,9 @@ impl Normalizer for JsonNormalizer {
         revision: Revision,
         fields: &[SelectableField],
     ) -> Result<Normalized, Malformed> {
+        if let Some(normalized) = self.verify(stored, revision, fields) {
+            return Ok(normalized);
+        }
         let media_type = MediaType::detect(stored);
         let mut value = codec::decode_value(stored, media_type)?;
         let object = value
@@ -189,6 +219,8 @@ pub fn finish(
     let mut json = Vec::new();
     let at = codec::json::write_object_with_revision(&value, &mut json)
         .ok_or_else(|| Malformed("metadata: expected an object".into()))?;
+    // The bytes are kept, for long perhaps; room to grow would be kept with them.
+    json.shrink_to_fit();
     Ok(Normalized::new(json.into(), at, attributes, media_type))
 }
 
@@ -244,4 +276,164 @@ pub fn attributes_of(object: &Value, fields: &[SelectableField]) -> Result<Attri
         fields: fields.collect::<Result<Fields, Malformed>>()?,
         deleting: !matches!(metadata.get("deletionTimestamp"), None | Some(Value::Null)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gvk() -> GroupVersionKind {
+        GroupVersionKind::new("example.com", "v1", "Widget")
+    }
+
+    fn fields() -> Vec<SelectableField> {
+        vec![
+            SelectableField::new("spec.color"),
+            SelectableField::with_path("size", ["spec".to_owned(), "size".to_owned()], "0"),
+            SelectableField::new("status"),
+        ]
+    }
+
+    /// What the decoder makes of a value.
+    fn decoded(normalizer: &JsonNormalizer, stored: &[u8]) -> Result<Normalized, Malformed> {
+        let mut value = codec::decode_value(stored, MediaType::Json)?;
+        let object = value.as_object_mut().ok_or_else(|| Malformed("no object".into()))?;
+        normalizer.in_version(object)?;
+        finish(value, Revision::MIN, &fields(), MediaType::Json)
+    }
+
+    /// Whether a value is served without being decoded; in any case as the decoder would have it.
+    #[track_caller]
+    fn is_verified(stored: &[u8]) -> bool {
+        let normalizer = JsonNormalizer::new(gvk());
+        let verified = normalizer.verify(stored, Revision::MIN, &fields());
+        let text = String::from_utf8_lossy(stored);
+        if let Some(verified) = &verified {
+            let decoded = decoded(&normalizer, stored).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(verified.json, decoded.json, "{text}");
+            assert_eq!(verified.resource_version, decoded.resource_version, "{text}");
+            assert_eq!(verified.attributes, decoded.attributes, "{text}");
+        }
+        verified.is_some()
+    }
+
+    // covers: storage-api/VER-09, storage-api/VER-12
+    #[test]
+    fn values_in_the_stored_form_are_served_without_being_decoded() {
+        const HEAD: &str = r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":"#;
+        for metadata in [
+            "{}",
+            r#"{"name":"a"}"#,
+            r#"{"labels":{"a":"1","b":""},"name":"a","namespace":"ns","uid":"u"}"#,
+            r#"{"deletionTimestamp":"x","labels":null,"name":null}"#,
+            r#"{"uid":"u","zzz":[{"a":[]},{}]}"#,
+        ] {
+            for rest in [
+                "",
+                r#","spec":{"color":"red","size":12}"#,
+                r#","spec":{"color":null,"size":true}"#,
+                r#","spec":[1,-1,0,1.5,1e+21,9223372036854775807,-0.5]"#,
+                r#","spec":{"size":-7,"text":"\u003ca\u003e\u0026\u2028\n\u0001é€\\\""},"status":"x""#,
+                r#","status":false"#,
+            ] {
+                let stored = format!("{HEAD}{metadata}{rest}}}\n");
+                assert!(is_verified(stored.as_bytes()), "{stored}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_other_form_is_left_to_the_decoder() {
+        let good = r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"x":1}}"#;
+        assert!(is_verified(format!("{good}\n").as_bytes()));
+        for (part, other) in [
+            ("}}", "}}\n\n"),
+            ("}}", "}} "),
+            ("{\"x\"", "{ \"x\""),
+            ("example.com/v1", "example.com/v2"),
+            ("example.com/v1", "v1"),
+            ("Widget", "Gadget"),
+            ("\"Widget\"", "1"),
+            ("{\"name\":\"a\"}", "null"),
+            ("{\"name\":\"a\"}", "{\"name\":1}"),
+            ("{\"name\":\"a\"}", "{\"name\":\"a\",\"resourceVersion\":\"7\"}"),
+            ("{\"name\":\"a\"}", "{\"selfLink\":\"a\"}"),
+            ("{\"name\":\"a\"}", "{\"labels\":{\"a\":1}}"),
+            ("{\"x\":1}", "{\"x\":1,\"a\":1}"),
+            ("{\"x\":1}", "{\"x\":1,\"x\":1}"),
+            ("{\"x\":1}", "{\"color\":{}}"),
+            ("{\"x\":1}", "{\"color\":1.5}"),
+            ("1}}", "01}}"),
+            ("1}}", "-0}}"),
+            ("1}}", "1.0}}"),
+            ("1}}", "1e3}}"),
+            ("1}}", "-}}"),
+            ("1}}", "12345678901234567890}}"),
+            ("1}}", "\"<\"}}"),
+            ("1}}", "\"\\u003C\"}}"),
+            ("1}}", "\"\\u0041\"}}"),
+            ("1}}", "\"\\u000a\"}}"),
+            ("1}}", "\"\\/\"}}"),
+            ("1}}", "\"\u{2028}\"}}"),
+            ("1}}", "\"\t\"}}"),
+            ("1}}", "nul}}"),
+            ("1}}", "1}"),
+            ("1}}", "[1,]}}"),
+            ("1}}", "[1 ,2]}}"),
+        ] {
+            let stored = format!("{}\n", good.replace(part, other));
+            assert!(!is_verified(stored.as_bytes()), "{stored}");
+        }
+        assert!(!is_verified(good.as_bytes()), "no newline");
+        assert!(!is_verified(b"") && !is_verified(b"{\"apiVersion\":\"\xff\"}\n"));
+        let deep = format!(r#""spec":{}1{}"#, "[".repeat(80), "]".repeat(80));
+        let deep = format!("{}\n", good.replace(r#""spec":{"x":1}"#, &deep));
+        assert!(!is_verified(deep.as_bytes()));
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[a-z<\"\\\\é\u{2028}\n\u{1}]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-eX\u{e9}]{1,3}|color|size", inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_served_as_the_decoder_has_it(
+            spec in value(),
+            status in value(),
+            labels in proptest::collection::btree_map("[a-c]{1,2}", "[a-c]{0,2}", 0..3),
+            cut in 0..400_usize,
+            byte in any::<u8>(),
+        ) {
+            let object = serde_json::json!({
+                "apiVersion": "example.com/v1",
+                "kind": "Widget",
+                "metadata": {"labels": labels, "name": "a"},
+                "spec": spec,
+                "status": status,
+            });
+            let stored = encode_untyped(&object, MediaType::Json).unwrap().to_vec();
+            is_verified(&stored);
+            // Whatever is wrong with a value, it is never served as something else.
+            let mut damaged = stored.clone();
+            let at = cut % damaged.len();
+            damaged[at] = byte;
+            is_verified(&damaged);
+            damaged.truncate(at);
+            is_verified(&damaged);
+        }
+    }
 }

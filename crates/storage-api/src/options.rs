@@ -260,9 +260,10 @@ mod tests {
             predicate,
             progress,
             previous,
+            deadline,
         } = WatchOptions::default();
         assert_eq!(start, WatchStart::Now);
-        assert!(predicate.is_empty() && !progress && previous);
+        assert!(predicate.is_empty() && !progress && previous && deadline.is_none());
         // The scope says whether it is recursive; version and initial events say where to begin, and nothing else does.
         let start = WatchStart::parse("7", Some(true)).unwrap();
         let asked = Revision::parse("7").unwrap().unwrap();
