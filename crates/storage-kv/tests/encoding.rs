@@ -16,7 +16,7 @@ use apiserver_storage_testing::{BindingTransformer, ReferenceKv, SwitchTransform
 
 use common::{config, full, sealed, store_with, stored};
 
-// covers: storage-api/VER-13, storage-api/UPD-15
+// covers: storage-api/VER-13, storage-api/UPD-15, storage-api/GATE-08
 #[tokio::test]
 async fn values_of_both_media_types_live_side_by_side() {
     let (kv, json) = store_with(config());
@@ -110,7 +110,7 @@ impl Transformer for KeyService {
     }
 }
 
-// covers: storage-api/LIST-14
+// covers: storage-api/LIST-14, storage-api/GAP-10
 #[tokio::test]
 async fn a_key_service_is_asked_for_several_values_at_a_time_but_not_for_all() {
     let service = KeyService::default();

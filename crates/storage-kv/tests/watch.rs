@@ -2,18 +2,21 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use apiserver_storage_api::time::ManualClock;
 use apiserver_storage_api::{
     CreateOptions, EventKind, ReadAt, Revision, Storage, StorageError, WatchItem, WatchOptions, WatchStart,
 };
+use apiserver_storage_kv::transform::{DataContext, Decrypted, ErrorKind, Outcome, TransformError, Transformer};
 use apiserver_storage_testing::fixture::*;
 use bytes::Bytes;
 
-use common::{clocked, store};
+use common::{clocked, sealed, store};
 
-// covers: storage-api/WATCH-26, storage-etcd3/LEASE-12, storage-etcd3/ETCD-11
+// covers: storage-api/WATCH-26, storage-api/GAP-06, storage-etcd3/LEASE-12, storage-etcd3/ETCD-11
 #[tokio::test]
 async fn what_is_deleted_at_one_revision_comes_in_one_batch() {
     let (kv, store) = store();
@@ -86,7 +89,7 @@ async fn step(clock: &ManualClock) {
     clock.advance(Duration::from_millis(100));
 }
 
-// covers: storage-etcd3/EWATCH-16, storage-etcd3/EWATCH-17, storage-api/WATCH-30
+// covers: storage-etcd3/EWATCH-16, storage-etcd3/EWATCH-17, storage-api/WATCH-30, storage-api/GAP-06
 #[tokio::test]
 async fn a_change_whose_previous_state_is_forgotten_ends_the_watch_with_410() {
     let (kv, store) = store();
@@ -139,6 +142,89 @@ async fn keys_that_no_request_can_name_are_left_out() {
     kv.raw_put("/registry/pods/../x", Bytes::from_static(b"{}"));
     create_pod(&store, "ns", "a").await;
     watch.expect(EventKind::Added, &key("ns", "a")).await;
+}
+
+/// A key service that answers the later questions first, and counts who waits. For values with `away` in them it cannot
+/// be reached.
+#[derive(Debug, Clone, Default)]
+struct KeyService(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Transformer for KeyService {
+    fn transform_from_storage<'a>(
+        &'a self,
+        data: Bytes,
+        _: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
+        Outcome::Pending(Box::pin(async move {
+            let (waiting, most) = &*self.0;
+            most.fetch_max(waiting.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            for _ in 0..100_usize.saturating_sub(waiting.load(Ordering::Relaxed)) {
+                tokio::task::yield_now().await;
+            }
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            if data.windows(4).any(|part| part == b"away") {
+                return Err(TransformError::with_message(ErrorKind::Unavailable, "away"));
+            }
+            Ok(Decrypted::new(data, false))
+        }))
+    }
+
+    fn transform_to_storage<'a>(
+        &'a self,
+        data: Bytes,
+        _: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Bytes, TransformError>> {
+        Outcome::Ready(Ok(data))
+    }
+}
+
+// covers: storage-api/GATE-03, storage-api/WATCH-25, storage-api/WATCH-32, storage-api/WATCH-34, storage-etcd3/OPEN-13
+#[tokio::test]
+async fn values_are_decrypted_side_by_side_and_told_in_order_up_to_the_first_error() {
+    let service = KeyService::default();
+    let (kv, store) = sealed(service.clone());
+    let start = WatchStart::After(now(&store).await);
+    let mut watch = Watching::all(&store, start).await;
+    let put = |name: &str| {
+        let value = format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}"}}}}"#);
+        kv.raw_put(&format!("/registry/pods/ns/{name}"), value)
+    };
+    let names: Vec<String> = (0..60).map(|n| format!("p{n:02}")).collect();
+    let revisions: Vec<_> = names.iter().map(|name| put(name)).collect();
+    put("away");
+    put("later");
+    for (name, revision) in names.iter().zip(revisions) {
+        assert_eq!(
+            watch.expect(EventKind::Added, &key("ns", name)).await.revision,
+            revision
+        );
+    }
+    let error = watch.error().await;
+    assert!(error.is_retryable(), "{error:?}");
+    let most = service.0.1.load(Ordering::Relaxed);
+    assert!((2..=16).contains(&most), "{most} at a time");
+}
+
+// covers: storage-api/WATCH-37, storage-api/WATCH-38
+#[tokio::test]
+async fn what_happened_before_the_end_can_be_read_to_the_end() {
+    for slow in [false, true] {
+        let (kv, store) = match slow {
+            false => store(),
+            true => sealed(KeyService::default()),
+        };
+        let mut watch = Watching::all(&store, WatchStart::After(now(&store).await)).await;
+        let mut revisions = Vec::new();
+        for n in 0..21 {
+            revisions.push(create_pod(&store, "ns", &format!("p{n:02}")).await.revision());
+        }
+        assert_eq!(watch.event().await.revision, revisions[0]);
+        kv.close();
+        for revision in &revisions[1..] {
+            assert_eq!(watch.event().await.revision, *revision);
+        }
+        assert!(watch.item().await.is_none());
+    }
 }
 
 // covers: storage-api/WATCH-38

@@ -1,25 +1,21 @@
 //! One backend event becomes one object event.
 
+use std::sync::Arc;
+
 use apiserver_storage_api::{Batch, Event, EventKind, Result, Revision, StorageError};
 
-use super::Live;
+use super::Watched;
 use crate::kv::{Kv, KvEvent};
 
-impl<K: Kv> Live<K> {
+impl<K: Kv> Watched<K> {
     /// Everything of one revision that the watcher sees; `None` when that is nothing.
-    pub(super) async fn batch(&mut self, revision: Revision, events: Vec<KvEvent>) -> Result<Option<Batch>> {
-        if self.last.is_some_and(|last| revision <= last) {
-            // Delivering it would double or reorder what the watcher has.
-            return Err(StorageError::internal(format!(
-                "backend sent revision {revision} of a watch that is at {:?}: key={}",
-                self.last, self.key
-            )));
-        }
+    pub(super) async fn batch(self: Arc<Self>, revision: Revision, events: Vec<KvEvent>) -> Result<Option<Batch>> {
         self.store
             .meter
             .count("apiserver_storage_events_received_total", events.len() as u64);
         let mut seen = Vec::with_capacity(events.len());
         for event in events {
+            self.store.sizes.event(revision, &event);
             let Some(event) = self.event(revision, &event).await? else {
                 continue;
             };
@@ -29,7 +25,6 @@ impl<K: Kv> Live<K> {
                 seen.extend(event.seen_by(&self.options.predicate));
             }
         }
-        self.last = Some(revision);
         Ok((!seen.is_empty()).then(|| Batch {
             revision,
             events: seen.into(),
@@ -40,7 +35,7 @@ impl<K: Kv> Live<K> {
     /// value does not end the watch of everybody.
     // deviates: storage-api/WATCH-32: an unreadable object is delivered as such instead of ending the stream.
     // deviates: storage-api/WATCH-33: unreadable last content of a deleted object does not end the stream either.
-    async fn event(&mut self, revision: Revision, event: &KvEvent) -> Result<Option<Event>> {
+    async fn event(&self, revision: Revision, event: &KvEvent) -> Result<Option<Event>> {
         let Some(key) = self.store.object_key(&event.key) else {
             return Ok(None);
         };

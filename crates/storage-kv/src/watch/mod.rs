@@ -1,20 +1,25 @@
 //! `watch`: the initial state where one is asked for, then batches of changes, in revision order, until an error.
 //!
 //! The start is decided before the call returns: the initial list and the backend's watch from the revision after it
-//! are both open then, so nothing is lost or doubled between them. Nothing is buffered here: a reader that does not
-//! read holds back its own backend stream and nothing else.
+//! are both open then, so nothing is lost or doubled between them. Nothing is read ahead of the reader, but for a few
+//! revisions while a key service is asked for the values of an earlier one: a reader that does not read holds back its
+//! own backend stream and nothing else.
 
 mod event;
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::{self, BoxStream};
+use futures::future::{BoxFuture, Either, select};
+use futures::stream::{self, BoxStream, FuturesOrdered};
 
 use apiserver_storage_api::{
-    List, ListAt, ListOptions, OnUnreadable, Page, ReadAt, Result, Revision, Scope, StorageError, Watch, WatchItem,
-    WatchOptions, WatchStart,
+    Batch, List, ListAt, ListOptions, OnUnreadable, Page, ReadAt, Result, Revision, Scope, StorageError, Watch,
+    WatchItem, WatchOptions, WatchStart,
 };
 
 use crate::convert::{self, Call};
@@ -26,6 +31,8 @@ use crate::turn;
 /// How long a watch that starts above the current revision waits for the store to get there.
 const WAIT_FOR_START: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// So many revisions are decoded side by side, where a key service has to be asked.
+const DECODED_AHEAD: usize = 16;
 
 // deviates: storage-api/WATCH-07: a start that is not reached in time is refused by the call, not by a first event.
 // deviates: storage-api/WATCH-29: a start that is compacted is refused by the call too, not by a first event.
@@ -133,12 +140,17 @@ impl<K: Kv> Inner<K> {
         last: Option<Revision>,
         watch: KvWatch,
     ) -> Live<K> {
-        Live {
+        let watched = Watched {
             store: Arc::clone(self),
             key: self.full_key(scope.as_str()),
             options: options.clone(),
+        };
+        Live {
+            watched: Arc::new(watched),
             last,
             items: watch.items,
+            waiting: FuturesOrdered::new(),
+            behind: None,
         }
     }
 }
@@ -159,14 +171,35 @@ struct Initial<K> {
     live: Live<K>,
 }
 
-/// The changes of a backend's watch.
-struct Live<K> {
+/// Who watches what.
+struct Watched<K> {
     store: Arc<Inner<K>>,
     key: String,
     options: WatchOptions,
+}
+
+/// The changes of a backend's watch.
+struct Live<K> {
+    watched: Arc<Watched<K>>,
     /// Everything up to here was delivered.
     last: Option<Revision>,
     items: BoxStream<'static, KvResult<KvWatchItem>>,
+    /// What could not be decoded at once, and what came after it, in order.
+    waiting: FuturesOrdered<BoxFuture<'static, Decoded>>,
+    /// What ends the stream once all of that is delivered.
+    behind: Option<Ended>,
+}
+
+/// How a backend's stream ended.
+struct Ended(Option<KvError>);
+
+/// What there is to tell of a revision, or why it cannot be told.
+type Decoded = Result<(Revision, Told)>;
+
+enum Told {
+    /// Changes; none when nothing of the revision is in the watcher's view.
+    Batch(Option<Batch>),
+    Progress,
 }
 
 impl<K: Kv> Phase<K> {
@@ -195,30 +228,114 @@ fn list_error(error: StorageError) -> StorageError {
 impl<K: Kv> Live<K> {
     async fn next(mut self) -> Step<K> {
         loop {
-            match self.items.next().await {
+            match self.decoded().await {
                 // A store that shuts down ends its streams without an error: they can be resumed.
-                None | Some(Err(KvError::Closed)) => return None,
-                Some(Err(error)) => {
-                    let error = convert::storage_error(error, Call::Watch(&self.key));
-                    return Some((Err(error), Phase::Over));
-                }
-                Some(Ok(KvWatchItem::Progress(revision))) => {
-                    // Progress may come late; it never says less than what was said before.
-                    let behind = self.last.is_some_and(|last| revision < last);
-                    if !self.options.progress || behind {
-                        continue;
-                    }
-                    self.store.meter.bookmark();
-                    self.last = Some(revision);
-                    return Some((Ok(WatchItem::Progress(revision)), Phase::Live(self)));
-                }
-                Some(Ok(KvWatchItem::Batch { revision, events })) => match self.batch(revision, events).await {
-                    // Nothing of it is in the watcher's view. There may be many such ones on end.
+                None => return None,
+                Some(Err(error)) => return Some((Err(error), Phase::Over)),
+                Some(Ok((revision, told))) => match self.tell(revision, told) {
+                    Ok(Some(item)) => return Some((Ok(item), Phase::Live(self))),
+                    // There may be many on end that the watcher sees nothing of.
                     Ok(None) => turn::end().await,
-                    Ok(Some(batch)) => return Some((Ok(WatchItem::Batch(batch)), Phase::Live(self))),
                     Err(error) => return Some((Err(error), Phase::Over)),
                 },
             }
         }
     }
+
+    /// The item for a revision; none when there is nothing in it for the watcher.
+    fn tell(&mut self, revision: Revision, told: Told) -> Result<Option<WatchItem>> {
+        let Watched { store, key, options } = &*self.watched;
+        match told {
+            Told::Progress => {
+                // Progress may come late; it never says less than what was said before.
+                let behind = self.last.is_some_and(|last| revision < last);
+                if !options.progress || behind {
+                    return Ok(None);
+                }
+                store.meter.bookmark();
+                self.last = Some(revision);
+                Ok(Some(WatchItem::Progress(revision)))
+            }
+            Told::Batch(batch) => {
+                if self.last.is_some_and(|last| revision <= last) {
+                    // Delivering it would double or reorder what the watcher has.
+                    return Err(StorageError::internal(format!(
+                        "backend sent revision {revision} of a watch that is at {:?}: key={key}",
+                        self.last
+                    )));
+                }
+                self.last = Some(revision);
+                Ok(batch.map(WatchItem::Batch))
+            }
+        }
+    }
+
+    /// What comes next from the backend, decoded; none at its end. While values wait for a key service, what comes after
+    /// them is taken in too, and waits its turn: nothing overtakes anything, errors included.
+    async fn decoded(&mut self) -> Option<Decoded> {
+        loop {
+            let item = if self.waiting.is_empty() {
+                if let Some(ended) = self.behind.take() {
+                    return self.end(ended);
+                }
+                self.items.next().await
+            } else if self.behind.is_some() || self.waiting.len() >= DECODED_AHEAD {
+                return self.waiting.next().await;
+            } else {
+                match select(self.waiting.next(), self.items.next()).await {
+                    Either::Left((decoded, _)) => return decoded,
+                    Either::Right((item, _)) => item,
+                }
+            };
+            let mut decoding = match item {
+                None => {
+                    self.behind = Some(Ended(None));
+                    continue;
+                }
+                Some(Err(error)) => {
+                    self.behind = Some(Ended(Some(error)));
+                    continue;
+                }
+                Some(Ok(item)) => decode(&self.watched, item),
+            };
+            if self.waiting.is_empty()
+                && let Some(decoded) = at_once(decoding.as_mut()).await
+            {
+                return Some(decoded);
+            }
+            self.waiting.push_back(decoding);
+        }
+    }
+
+    fn end(&mut self, Ended(error): Ended) -> Option<Decoded> {
+        match error {
+            None | Some(KvError::Closed) => {
+                self.behind = Some(Ended(None));
+                None
+            }
+            Some(error) => Some(Err(convert::storage_error(error, Call::Watch(&self.watched.key)))),
+        }
+    }
+}
+
+fn decode<K: Kv>(watched: &Arc<Watched<K>>, item: KvWatchItem) -> BoxFuture<'static, Decoded> {
+    let watched = Arc::clone(watched);
+    Box::pin(async move {
+        match item {
+            KvWatchItem::Progress(revision) => Ok((revision, Told::Progress)),
+            KvWatchItem::Batch { revision, events } => {
+                let batch = watched.batch(revision, events).await?;
+                Ok((revision, Told::Batch(batch)))
+            }
+        }
+    })
+}
+
+/// The answer of a future that has it already.
+async fn at_once<T>(mut future: Pin<&mut (dyn Future<Output = T> + Send)>) -> Option<T> {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }

@@ -1,0 +1,157 @@
+//! How lists read their backend: how much of it, when, and how they name what they cannot read.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use apiserver_storage_api::{GetOptions, ListAt, ListOptions, OnUnreadable, Storage, StorageError};
+use apiserver_storage_kv::transform::{DataContext, Decrypted, Outcome, TransformError, Transformer};
+use apiserver_storage_testing::fixture::*;
+use bytes::Bytes;
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use common::{sealed, store};
+
+/// The pairs that the lists of a test have read from the backend.
+fn fetched(test: impl Future<Output = ()>) -> u64 {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test);
+    });
+    let text = handle.render();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("apiserver_storage_list_fetched_objects_total"));
+    line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+// covers: storage-etcd3/OPEN-05, storage-api/LIST-29, storage-api/LIST-40
+#[test]
+fn a_selected_page_reads_little_more_than_it_looks_at() {
+    const OBJECTS: usize = 1200;
+    for (every, limit) in [(4, 50), (3, 20), (10, 10), (1, 100)] {
+        let walk = async {
+            let (_, store) = store();
+            for n in 0..OBJECTS {
+                let on = if n % every == 0 { "n1" } else { "n2" };
+                let name = format!("p{n:04}");
+                create(&store, &key("ns", &name), &pod_on("ns", &name, on)).await;
+            }
+            let (mut at, mut seen) = (ListAt::MostRecent, 0);
+            loop {
+                let options = ListOptions {
+                    predicate: by_field("spec.nodeName=n1"),
+                    ..page(at, limit)
+                };
+                let listed = list(&store, &all(), options).await;
+                seen += listed.entries.len();
+                match listed.next {
+                    Some(token) => at = ListAt::Continue(token),
+                    None => break,
+                }
+            }
+            assert_eq!(seen, OBJECTS.div_ceil(every));
+        };
+        // Each object once, and what the next page of the client reads again. Doubling would read up to twice as many.
+        let fetched = fetched(walk);
+        assert!(
+            fetched <= OBJECTS as u64 * 6 / 5,
+            "one of {every}, {limit} at a time: {fetched}"
+        );
+    }
+}
+
+/// Opens no value of the first page before the second one was asked for.
+#[derive(Debug, Clone)]
+struct WaitsForNextPage(Arc<AtomicBool>);
+
+impl Transformer for WaitsForNextPage {
+    fn transform_from_storage<'a>(
+        &'a self,
+        data: Bytes,
+        _: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
+        Outcome::Pending(Box::pin(async move {
+            for _ in 0..1000 {
+                if self.0.load(Ordering::Relaxed) {
+                    return Ok(Decrypted::new(data, false));
+                }
+                tokio::task::yield_now().await;
+            }
+            panic!("the second page was not asked for");
+        }))
+    }
+
+    fn transform_to_storage<'a>(
+        &'a self,
+        data: Bytes,
+        _: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Bytes, TransformError>> {
+        Outcome::Ready(Ok(data))
+    }
+}
+
+// covers: storage-etcd3/OPEN-01
+#[tokio::test]
+async fn the_next_page_is_read_while_one_is_looked_at() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let (kv, store) = sealed(WaitsForNextPage(Arc::clone(&asked)));
+    let names: Vec<String> = (0..700).map(|n| format!("p{n:03}")).collect();
+    for name in &names {
+        create_pod(&store, "ns", name).await;
+    }
+    kv.before_range(|_| {});
+    kv.before_range(move |_| asked.store(true, Ordering::Relaxed));
+    let listed = list(&store, &all(), ListOptions::default()).await;
+    let keys: Vec<_> = listed.entries.iter().map(|entry| entry.key().clone()).collect();
+    assert_eq!(keys, names.iter().map(|name| key("ns", name)).collect::<Vec<_>>());
+}
+
+// covers: storage-api/LIST-39
+#[tokio::test]
+async fn a_reader_that_stops_early_has_nothing_read_ahead_of_his_page() {
+    use futures::StreamExt;
+    let (kv, store) = store();
+    for n in 0..1600 {
+        create_pod(&store, "ns", &format!("p{n:04}")).await;
+    }
+    kv.take_calls();
+    let listing = store.list(&all(), ListOptions::default()).await.unwrap();
+    assert_eq!(kv.take_calls().ranges, 1, "one page decides the revision");
+    let mut pages = listing.into_pages();
+    pages.next().await.unwrap().unwrap();
+    assert_eq!(kv.take_calls().ranges, 1, "one page ahead");
+    drop(pages);
+    assert_eq!(kv.take_calls().ranges, 0);
+}
+
+// covers: storage-api/LIST-41, storage-api/LIST-45, storage-etcd3/CORR-03
+#[tokio::test]
+async fn unreadable_objects_are_named_by_their_full_key_everywhere() {
+    let (kv, store) = store();
+    create_pod(&store, "ns", "a").await;
+    kv.raw_put("/registry/pods/ns/bad", "no object");
+    let included = ListOptions {
+        unreadable: OnUnreadable::Include,
+        ..ListOptions::default()
+    };
+    let listed = list(&store, &all(), included).await;
+    for error in [
+        store.get(&key("ns", "bad"), GetOptions::default()).await.unwrap_err(),
+        try_list(&store, &all(), ListOptions::default()).await.unwrap_err(),
+        listed.entries[1].record().unwrap_err(),
+        listed.entries[1].json().unwrap_err(),
+    ] {
+        match error {
+            StorageError::Unreadable { key, .. } => assert_eq!(key, "/registry/pods/ns/bad"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

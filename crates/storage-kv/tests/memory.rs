@@ -1,0 +1,186 @@
+//! What a long list holds in memory: its result, and a bounded number of bytes that no list makes larger.
+//!
+//! One test alone in its process, because the whole process is measured.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver_storage_api::{FieldSelector, LabelSelector, ListOptions, Revision, Scope, SelectionPredicate, Storage};
+use apiserver_storage_kv::transform::Identity;
+use apiserver_storage_kv::{
+    Capabilities, Expected, Kv, KvError, KvPair, KvResult, KvStore, KvStoreConfig, KvWatch, Lease, LeaseId, RangePage,
+    RangeRequest, StoreId, WatchRequest, WriteOutcome,
+};
+use apiserver_storage_testing::fixture::pods;
+use bytes::Bytes;
+use futures::StreamExt;
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+const OBJECTS: usize = 6_000;
+const OBJECT_BYTES: usize = 10_000;
+/// What a page of the backend is meant to bring, as the store has it.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A page that is looked at, the next one that is read meanwhile, and what the first of them becomes. Pages are a few
+/// percent larger than they are meant to be, because the first one is sized blindly.
+const BOUND: usize = 4 * PAGE_BYTES;
+
+/// A backend whose pairs are made when they are asked for, and forgotten at once.
+#[derive(Debug)]
+struct Generated;
+
+fn pair(n: usize) -> KvPair {
+    let head = format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"p{n:06}","namespace":"ns"}},"spec":{{"filler":""#
+    );
+    // Exactly as large as it is said to be.
+    let mut value = Vec::with_capacity(OBJECT_BYTES);
+    value.extend_from_slice(head.as_bytes());
+    value.resize(OBJECT_BYTES - 4, b'x');
+    value.extend_from_slice(b"\"}}\n");
+    KvPair {
+        key: format!("/registry/pods/ns/p{n:06}").into(),
+        value: value.into(),
+        revision: Revision::MIN,
+        created: Revision::MIN,
+        lease: None,
+    }
+}
+
+fn not_here<T>() -> KvResult<T> {
+    Err(KvError::NotSupported("a backend for lists"))
+}
+
+impl Kv for Generated {
+    async fn now(&self) -> KvResult<Revision> {
+        Ok(Revision::MIN)
+    }
+
+    async fn get(&self, _: &str, _: Option<Revision>) -> KvResult<(Option<KvPair>, Revision)> {
+        not_here()
+    }
+
+    async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
+        // A key with a NUL behind it is the one after.
+        let digits = request
+            .start
+            .rsplit_once('p')
+            .and_then(|(_, number)| number.strip_suffix('\0'));
+        let from = digits.map_or(0, |number| number.parse::<usize>().unwrap() + 1);
+        let to = request
+            .limit
+            .map_or(OBJECTS, |limit| OBJECTS.min(from + limit.get() as usize));
+        Ok(RangePage {
+            pairs: (from..to).map(pair).collect(),
+            more: to < OBJECTS,
+            count: (OBJECTS - from) as u64,
+            revision: Revision::MIN,
+        })
+    }
+
+    async fn put_if(&self, _: &str, _: Bytes, _: Expected, _: Lease) -> KvResult<WriteOutcome> {
+        not_here()
+    }
+
+    async fn delete_if(&self, _: &str, _: Revision) -> KvResult<WriteOutcome> {
+        not_here()
+    }
+
+    async fn lease(&self, _: Duration) -> KvResult<LeaseId> {
+        not_here()
+    }
+
+    async fn watch(&self, _: WatchRequest) -> KvResult<KvWatch> {
+        not_here()
+    }
+
+    async fn request_progress(&self) -> KvResult<()> {
+        not_here()
+    }
+
+    async fn compact(&self, _: Revision) -> KvResult<()> {
+        not_here()
+    }
+
+    fn compacted_revision(&self) -> Option<Revision> {
+        None
+    }
+
+    async fn coordination_get(&self, _: &str) -> KvResult<Option<(Bytes, u64)>> {
+        not_here()
+    }
+
+    async fn coordination_put(&self, _: &str, _: Bytes, _: u64) -> KvResult<bool> {
+        not_here()
+    }
+
+    async fn store_id(&self) -> KvResult<StoreId> {
+        not_here()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(false, true, 1 << 20)
+    }
+
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// What a list holds at most beyond what there was before, and beyond its result.
+async fn peak<T>(read: impl Future<Output = T>) -> (T, usize) {
+    MEMORY.reset_peak_usage();
+    let before = MEMORY.current_usage();
+    let result = read.await;
+    let kept = MEMORY.current_usage() - before;
+    (result, MEMORY.peak_usage() - before - kept)
+}
+
+// covers: storage-api/GAP-09, storage-etcd3/OPEN-03, storage-api/LIST-13
+#[tokio::test]
+async fn a_long_list_holds_its_result_and_a_page_or_two() {
+    let store = KvStore::new(
+        Arc::new(Generated),
+        pods(),
+        KvStoreConfig::new("/registry", Arc::new(Identity)),
+    );
+    let all = Scope::all(pods().prefix());
+    let list = |fields: &str| {
+        let predicate = SelectionPredicate::new(LabelSelector::default(), FieldSelector::parse(fields).unwrap());
+        let options = ListOptions {
+            predicate,
+            ..ListOptions::default()
+        };
+        store.list(&all, options)
+    };
+    // A reader who is through with each page before he takes the next.
+    let streaming = async {
+        let mut pages = list("").await.unwrap().into_pages();
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(page) = pages.next().await {
+            for entry in page.unwrap().entries {
+                count += 1;
+                bytes += entry.json().unwrap().len();
+            }
+        }
+        (count, bytes)
+    };
+    let ((count, bytes), held) = peak(streaming).await;
+    assert_eq!(count, OBJECTS);
+    assert!(
+        bytes > OBJECTS * OBJECT_BYTES && bytes > 3 * BOUND,
+        "{bytes}: long enough to tell"
+    );
+    assert!(held < BOUND, "page by page: {held} bytes");
+
+    let (few, held) = peak(async { list("metadata.name=p005999").await.unwrap().collect().await.unwrap() }).await;
+    assert_eq!(few.entries.len(), 1);
+    assert!(held < BOUND, "of which one is selected: {held} bytes");
+
+    let (whole, held) = peak(async { list("").await.unwrap().collect().await.unwrap() }).await;
+    assert_eq!(whole.entries.len(), OBJECTS);
+    assert!(held < BOUND, "in one piece, beyond the result: {held} bytes");
+}
