@@ -48,6 +48,10 @@ macro_rules! conformance {
                 a_list_of_one_key_has_one_entry_or_none: [];
                 selectors_leave_out_what_does_not_match: [];
                 selection_is_made_in_the_listed_state: [];
+                what_was_stored_in_another_version_is_listed_in_that_of_the_kind: [Raw, Plain];
+            }
+            matrix {
+                every_way_to_ask_for_a_list_is_answered: [];
             }
             paging {
                 pages_follow_each_other: [];
@@ -61,6 +65,7 @@ macro_rules! conformance {
                 no_more_is_decoded_than_needed: [Direct, Transform];
                 an_exact_list_pages_through_its_state: [];
                 pages_of_a_namespace_stay_in_it: [];
+                every_key_can_end_a_page: [];
             }
             update {
                 an_update_stores_what_its_callback_returns: [];
@@ -110,6 +115,8 @@ macro_rules! conformance {
             unreadable {
                 an_unreadable_value_fails_what_touches_it: [Raw];
                 a_list_can_include_unreadable_values: [Raw];
+                a_list_names_what_it_cannot_read: [Raw];
+                what_no_selector_can_look_at_is_not_left_out: [Raw, Plain];
                 a_watch_delivers_unreadable_values_and_goes_on: [Raw];
                 the_initial_state_has_unreadable_values: [Raw];
                 an_unreadable_value_can_be_deleted_on_purpose: [Raw];
@@ -136,6 +143,7 @@ macro_rules! conformance {
                 a_watch_that_compaction_overtakes_skips_nothing: [Compact];
                 a_dropped_watch_is_gone: [];
                 idle_watches_delay_nobody: [];
+                a_watch_is_open_before_anything_happens: [];
                 progress_comes_when_asked_for: [Progress];
                 no_progress_comes_unasked: [Progress];
                 a_state_and_its_changes_make_every_later_state: [];

@@ -89,6 +89,7 @@ fn every_case_is_in_the_list() {
         include_str!("../src/cases/history.rs"),
         include_str!("../src/cases/keys.rs"),
         include_str!("../src/cases/list.rs"),
+        include_str!("../src/cases/matrix.rs"),
         include_str!("../src/cases/paging.rs"),
         include_str!("../src/cases/suggestion.rs"),
         include_str!("../src/cases/unreadable.rs"),

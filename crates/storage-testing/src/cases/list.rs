@@ -1,6 +1,6 @@
 //! Which state a list shows, of which keys.
 
-use apiserver_storage_api::{ListAt, ListOptions, Revision, Scope, StorageError};
+use apiserver_storage_api::{ListAt, ListOptions, ReadAt, Revision, Scope, StorageError, WatchStart};
 
 use crate::fixture::*;
 use crate::harness::Harness;
@@ -290,5 +290,29 @@ pub async fn selection_is_made_in_the_listed_state<H: Harness>(h: H) {
         )
         .await;
         assert_eq!(listed.entries.len(), want, "{at:?} {on}");
+    }
+}
+
+// covers: storage-api/VER-14
+/// Objects come in the version of the kind, whatever version they were stored in; a consistent list and a watch agree.
+pub async fn what_was_stored_in_another_version_is_listed_in_that_of_the_kind<H: Harness>(h: H) {
+    let store = h.store();
+    let old: &[u8] = br#"{"apiVersion":"v1beta1","kind":"Pod","metadata":{"name":"a","namespace":"ns"},"spec":{}}"#;
+    h.raw_put(&key("ns", "a"), bytes::Bytes::from_static(old)).await;
+    create_pod(&*store, "ns", "b").await;
+    let listed = list_at(&*store, ListAt::MostRecent).await.entries;
+    let start = WatchStart::InitialState(ReadAt::MostRecent);
+    let (initial, _) = Watching::all(&*store, start).await.initial().await;
+    assert_eq!(
+        (names(&listed), names(&initial)),
+        (vec!["ns/a", "ns/b"], vec!["ns/a", "ns/b"])
+    );
+    for entry in listed.iter().chain(&initial) {
+        let object: serde_json::Value = entry.decode().expect("readable");
+        assert_eq!(
+            (&object["apiVersion"], &object["kind"]),
+            (&"v1".into(), &"Pod".into()),
+            "{entry:?}"
+        );
     }
 }

@@ -7,6 +7,7 @@ pub mod get;
 pub mod history;
 pub mod keys;
 pub mod list;
+pub mod matrix;
 pub mod paging;
 pub mod suggestion;
 pub mod unreadable;

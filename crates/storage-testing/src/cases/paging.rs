@@ -273,3 +273,32 @@ pub async fn pages_of_a_namespace_stay_in_it<H: Harness>(h: H) {
         (vec!["ns/c"], None, None)
     );
 }
+
+// covers: storage-api/CONT-23, storage-api/CONT-03, storage-api/LIST-26
+/// A page may end with any key there can be, one with empty segments too: the next one begins right behind it.
+pub async fn every_key_can_end_a_page<H: Harness>(h: H) {
+    let store = h.store();
+    let keys = [
+        "/pods/",
+        "/pods//a",
+        "/pods//b/",
+        "/pods/ns",
+        "/pods/ns//x",
+        "/pods/ns/a",
+        "/pods/é",
+    ];
+    for key in keys {
+        create(&*store, &raw_key(key), &pod("ns", "x")).await;
+    }
+    let (mut at, mut seen) = (ListAt::MostRecent, Vec::new());
+    loop {
+        let listed = list(&*store, &all(), page(at, 1)).await;
+        seen.extend(listed.entries.iter().map(|entry| entry.key().to_string()));
+        // As a client has it: as text.
+        let Some(token) = listed.next.map(|token| token.encode()) else {
+            break;
+        };
+        at = ListAt::Continue(ContinueToken::decode(&token).expect("our own token"));
+    }
+    assert_eq!(seen, keys);
+}

@@ -29,7 +29,7 @@ async fn with_garbage(h: &impl Harness) -> (Arc<dyn Storage>, apiserver_storage_
     (store, revision)
 }
 
-// covers: storage-api/GET-09, storage-api/GET-10, storage-api/UPD-30, storage-api/DEL-14, storage-api/LIST-42
+// covers: storage-api/GET-09, storage-api/GET-10, storage-api/UPD-30, storage-api/DEL-14, storage-api/LIST-42, storage-etcd3/CORR-09
 /// What touches an unreadable value fails and names it; it stays as it is, and others work.
 pub async fn an_unreadable_value_fails_what_touches_it<H: Harness>(h: H) {
     let (store, revision) = with_garbage(&h).await;
@@ -76,7 +76,78 @@ pub async fn a_list_can_include_unreadable_values<H: Harness>(h: H) {
     );
 }
 
-// covers: storage-api/WATCH-32, storage-api/WATCH-33
+// covers: storage-api/LIST-45, storage-api/GATE-02, storage-etcd3/CORR-03
+/// A list tells what it can read from the names of what it cannot; all who name an unreadable object use the same name,
+/// its full key.
+pub async fn a_list_names_what_it_cannot_read<H: Harness>(h: H) {
+    let (store, _) = with_garbage(&h).await;
+    create_pod(&*store, "ns", "c").await;
+    let options = ListOptions {
+        unreadable: OnUnreadable::Include,
+        ..ListOptions::default()
+    };
+    let listing = store.list(&all(), options).await.expect("a list");
+    let (listed, unreadables) = listing.collect_readable().await.expect("a list");
+    assert_eq!(names(&listed.entries), ["ns/a", "ns/c"]);
+    assert!(!unreadables.is_truncated() && unreadables.failure().is_none());
+    let start = WatchStart::InitialState(apiserver_storage_api::ReadAt::MostRecent);
+    let (initial, _) = Watching::all(&*store, start).await.initial().await;
+    let errors = [
+        store.get(&key("ns", "bad"), GetOptions::default()).await.err(),
+        try_list(&*store, &all(), ListOptions::default()).await.err(),
+        initial[1].record().err(),
+    ];
+    let name = |error: &StorageError| match error {
+        StorageError::Unreadable { key, .. } => key.clone(),
+        other => panic!("wanted Unreadable, got {other:?}"),
+    };
+    let listed: Vec<_> = unreadables.errors().iter().map(name).collect();
+    let [listed] = listed.as_slice() else {
+        panic!("{listed:?}");
+    };
+    assert!(
+        listed.ends_with("/pods/ns/bad") && !listed.starts_with("/pods/"),
+        "{listed}"
+    );
+    for error in errors {
+        let error = error.expect("unreadable");
+        assert_eq!((&name(&error), error.code()), (listed, Some(7)));
+    }
+}
+
+// covers: storage-api/SEL-17, storage-api/SEL-03, storage-api/GAP-03
+/// An object whose labels or selectable fields are of no use to a selector is unreadable, by key: it is not taken for one
+/// that does not match.
+pub async fn what_no_selector_can_look_at_is_not_left_out<H: Harness>(h: H) {
+    let store = h.store();
+    create_pod(&*store, "ns", "a").await;
+    let odd: [&'static [u8]; 2] = [
+        br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"bad","namespace":"ns","labels":{"x":{"y":1}}}}"#,
+        br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"bad","namespace":"ns"},"spec":{"nodeName":["n1"]}}"#,
+    ];
+    for odd in odd {
+        h.raw_put(&key("ns", "bad"), Bytes::from_static(odd)).await;
+        for predicate in [
+            by_label("x=1"),
+            by_field("spec.nodeName=n1"),
+            by_field("metadata.name=a"),
+        ] {
+            let selected = ListOptions {
+                predicate,
+                ..ListOptions::default()
+            };
+            unreadable(try_list(&*store, &all(), selected.clone()).await);
+            let included = ListOptions {
+                unreadable: OnUnreadable::Include,
+                ..selected.clone()
+            };
+            let listed = list(&*store, &all(), included).await;
+            assert_eq!(names(&listed.entries).last(), Some(&"ns/bad"), "{selected:?}");
+        }
+    }
+}
+
+// covers: storage-api/WATCH-32, storage-api/WATCH-33, storage-etcd3/CORR-08
 /// A watch delivers unreadable values as such and goes on, also when one is deleted.
 pub async fn a_watch_delivers_unreadable_values_and_goes_on<H: Harness>(h: H) {
     let store = h.store();
@@ -110,7 +181,7 @@ pub async fn the_initial_state_has_unreadable_values<H: Harness>(h: H) {
     assert_eq!(names(&entries), ["ns/a", "ns/bad"]);
 }
 
-// covers: storage-api/DEL-15, storage-api/DEL-17
+// covers: storage-api/DEL-15, storage-api/DEL-17, storage-etcd3/CORR-09
 /// Asked to, a delete removes an unreadable value; its check gets no object, a suggestion is of no use.
 pub async fn an_unreadable_value_can_be_deleted_on_purpose<H: Harness>(h: H) {
     let (store, revision) = with_garbage(&h).await;
@@ -241,7 +312,7 @@ pub async fn what_does_not_decrypt_is_unreadable<H: Harness>(h: H) {
     change(&*store, &key("ns", "bad"), label("x", "1")).await;
 }
 
-// covers: storage-api/XFM-04
+// covers: storage-api/XFM-04, storage-etcd3/CORR-01
 /// A transformer that cannot answer now is an error that passes, never an unreadable object.
 pub async fn what_cannot_be_decrypted_now_is_not_called_unreadable<H: Harness>(h: H) {
     let store = h.store();
@@ -276,7 +347,7 @@ pub async fn what_cannot_be_decrypted_now_is_not_called_unreadable<H: Harness>(h
     get(&*store, &key("ns", "a")).await;
 }
 
-// covers: storage-api/XFM-02
+// covers: storage-api/XFM-02, storage-api/GATE-03
 /// A transformer that answers later changes nothing: order and content are the same.
 pub async fn a_transformer_that_answers_later_keeps_the_order<H: Harness>(h: H) {
     let store = h.store();

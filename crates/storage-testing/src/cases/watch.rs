@@ -51,7 +51,7 @@ pub async fn a_watch_from_now_shows_what_comes<H: Harness>(h: H) {
     );
 }
 
-// covers: storage-api/WATCH-01, storage-api/WATCH-05, storage-api/WATCH-08, storage-api/WATCH-09, storage-api/WATCH-11
+// covers: storage-api/WATCH-01, storage-api/WATCH-05, storage-api/WATCH-08, storage-api/WATCH-09, storage-api/WATCH-11, storage-api/GATE-01
 /// An initial state comes in key order, ends at the counter, and goes over into changes without gap or overlap.
 pub async fn an_initial_state_goes_over_into_changes<H: Harness>(h: H) {
     let store = h.store();
@@ -235,8 +235,8 @@ pub async fn a_watch_of_one_key_shows_that_key<H: Harness>(h: H) {
     watch.expect(EventKind::Deleted, &a).await;
 }
 
-// covers: storage-api/WATCH-12
-/// The initial state is complete whatever was compacted.
+// covers: storage-api/WATCH-12, storage-api/WATCH-13
+/// The initial state is complete whatever was compacted, and to ask for none is no replay of what is forgotten.
 pub async fn an_initial_state_survives_compaction<H: Harness>(h: H) {
     let store = h.store();
     create_pods(&*store, &["a", "b"]).await;
@@ -254,6 +254,11 @@ pub async fn an_initial_state_survives_compaction<H: Harness>(h: H) {
             .await;
         assert_eq!(names(&entries), ["ns/a", "ns/b"], "{at:?}");
     }
+    // As clients ask for it: no version and no initial events.
+    let start = WatchStart::parse("0", Some(false)).expect("a start");
+    let mut watch = Watching::all(&*store, start).await;
+    let created = create_pod(&*store, "ns", "c").await;
+    assert_eq!(watch.event().await.revision, created.revision());
 }
 
 // covers: storage-api/WATCH-29, storage-api/WATCH-30, storage-api/ERR-07
@@ -340,6 +345,31 @@ pub async fn idle_watches_delay_nobody<H: Harness>(h: H) {
     }
     // And they have lost nothing themselves.
     assert_eq!(idle[49].event().await.kind, EventKind::Added);
+}
+
+// covers: storage-api/WATCH-41
+/// A call to watch returns when the watch is set up, which is what its caller may go by: nothing has to happen first, and
+/// what happens from then on is shown, however late it is read.
+pub async fn a_watch_is_open_before_anything_happens<H: Harness>(h: H) {
+    let store = h.store();
+    let start = now(&*store).await;
+    let (mut live, mut initial) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        live.push(Watching::all(&*store, WatchStart::Now).await);
+        live.push(Watching::all(&*store, WatchStart::After(start)).await);
+        initial.push(Watching::all(&*store, INITIAL).await);
+    }
+    let created = create_pod(&*store, "ns", "a").await;
+    for mut watch in live {
+        assert_eq!(watch.event().await.revision, created.revision());
+    }
+    for mut watch in initial {
+        let (entries, revision) = watch.initial().await;
+        if revision < created.revision() {
+            assert!(entries.is_empty());
+            assert_eq!(watch.event().await.revision, created.revision());
+        }
+    }
 }
 
 // covers: storage-api/WATCH-42, storage-api/WATCH-45, storage-api/WATCH-48
