@@ -132,18 +132,20 @@ impl Shared {
         if is_page || matches!(scope, Scope::Key(_)) || self.status.is_closed() || self.status.is_uncached() {
             return Ok(None);
         }
-        self.wait_ready().await.map(Some)
+        self.wait_ready().await
     }
 
-    /// Waits a moment for a cache that is about to become ready.
-    pub(crate) async fn wait_ready(&self) -> Result<Arc<Root>> {
+    /// Waits a moment for a cache that is about to become ready; none: it keeps nothing, ask below.
+    pub(crate) async fn wait_ready(&self) -> Result<Option<Arc<Root>>> {
         tokio::select! {
             biased;
             () = self.status.settled() => {}
             () = self.config.clock.sleep(self.config.ready_timeout) => {}
         }
-        self.current()
-            .ok_or_else(|| self.status.too_many_requests(self.config.clock.monotonic()))
+        match self.current() {
+            None if !self.status.is_uncached() => Err(self.status.too_many_requests(self.config.clock.monotonic())),
+            root => Ok(root),
+        }
     }
 
     /// The state once it has reached a revision. `consistent`: the revision is the backend's current one, which may

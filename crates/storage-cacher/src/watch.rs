@@ -42,10 +42,7 @@ impl Shared {
         if self.status.is_closed() {
             return Err(self.status.too_many_requests(self.config.clock.monotonic()));
         }
-        if self.current().is_none() {
-            self.wait_ready().await?;
-        }
-        if self.status.is_uncached() {
+        if self.current().is_none() && self.wait_ready().await?.is_none() {
             return self.watch_below(scope, options).await;
         }
         let (from, position) = self.begin(options.start).await?;

@@ -34,7 +34,9 @@ pub struct Script {
 #[derive(Default)]
 struct State {
     at: u64,
-    states: BTreeMap<u64, Objects>,
+    objects: Objects,
+    /// The first revision whose state can be told.
+    oldest: u64,
     log: Vec<Batch>,
     watchers: Vec<UnboundedSender<Result<WatchItem>>>,
     compacted: Option<Revision>,
@@ -60,11 +62,18 @@ impl State {
             .retain(|watcher| watcher.unbounded_send(Ok(item.clone())).is_ok());
     }
 
-    fn objects(&self) -> Objects {
-        self.states
-            .last_key_value()
-            .map(|(_, objects)| objects.clone())
-            .unwrap_or_default()
+    /// The state of a revision.
+    fn objects_at(&self, at: u64) -> Objects {
+        let mut objects = self.objects.clone();
+        for batch in self.log.iter().rev().take_while(|batch| batch.revision.get() > at) {
+            for event in batch.events.iter() {
+                match &event.previous {
+                    Some(previous) => objects.insert(event.key.to_string(), previous.clone()),
+                    None => objects.remove(event.key.as_str()),
+                };
+            }
+        }
+        objects
     }
 }
 
@@ -78,8 +87,7 @@ impl Script {
         let script = Self::default();
         {
             let mut state = script.state.lock();
-            state.at = 100;
-            state.states.insert(100, Objects::new());
+            (state.at, state.oldest) = (100, 100);
             (state.answers_progress, state.knows_progress) = (true, true);
         }
         Arc::new(script)
@@ -100,7 +108,7 @@ impl Script {
         let mut state = self.state.lock();
         state.at += 1;
         let at = revision(state.at);
-        let mut objects = state.objects();
+        let mut objects = std::mem::take(&mut state.objects);
         let mut events = Vec::new();
         for (key, node) in changes {
             let (_, place) = key.as_str().split_once("/pods/").unwrap();
@@ -136,7 +144,7 @@ impl Script {
             revision: at,
             events: events.into(),
         };
-        state.states.insert(at.get(), objects);
+        state.objects = objects;
         state.log.push(batch.clone());
         state.tell(&WatchItem::Batch(batch));
         at
@@ -146,10 +154,7 @@ impl Script {
     pub fn elsewhere(&self) -> Revision {
         let mut state = self.state.lock();
         state.at += 1;
-        let objects = state.objects();
-        let at = state.at;
-        state.states.insert(at, objects);
-        revision(at)
+        revision(state.at)
     }
 
     /// Tells the watches how far they are, unasked.
@@ -190,8 +195,8 @@ impl Script {
     /// Becomes another store: at another revision, with nothing in it.
     pub fn reset(&self, id: &str, at: u64) {
         let mut state = self.state.lock();
-        (state.at, state.id) = (at, Some(id.to_owned()));
-        state.states = BTreeMap::from([(at, Objects::new())]);
+        (state.at, state.oldest, state.id) = (at, at, Some(id.to_owned()));
+        state.objects.clear();
         state.log.clear();
         state.compacted = Some(revision(at));
     }
@@ -258,7 +263,7 @@ impl Storage for Script {
     async fn get(&self, key: &Key, _: GetOptions) -> Result<Entry> {
         let mut state = self.state.lock();
         state.asked.push(format!("get {key}"));
-        let found = state.objects().get(key.as_str()).cloned();
+        let found = state.objects.get(key.as_str()).cloned();
         found.ok_or_else(|| StorageError::KeyNotFound { key: key.to_string() })
     }
 
@@ -275,9 +280,17 @@ impl Storage for Script {
         if state.compacted.is_some_and(|compacted| at < compacted.get()) {
             return Err(StorageError::expired_list());
         }
-        let Some((_, objects)) = state.states.range(..=at).next_back() else {
+        if at < state.oldest {
             return Err(StorageError::expired_list());
-        };
+        }
+        if at > state.at {
+            return Err(StorageError::TooLargeResourceVersion {
+                asked: revision(at),
+                current: revision(state.at),
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        let objects = state.objects_at(at);
         let found = objects.values().filter(|entry| scope.contains(entry.key()));
         let found = found.filter(|entry| start.as_deref().is_none_or(|start| entry.key().as_str() >= start));
         let mut entries: Vec<Entry> = found
@@ -311,7 +324,8 @@ impl Storage for Script {
 
     async fn watch(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
         let mut state = self.state.lock();
-        state.asked.push(format!("watch {scope} {:?}", options.start));
+        let bare = if options.previous { "" } else { " bare" };
+        state.asked.push(format!("watch {scope} {:?}{bare}", options.start));
         Self::next_error(&mut state.watch_errors)?;
         let (sender, receiver) = unbounded();
         let after = match options.start {

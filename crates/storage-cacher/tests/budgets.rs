@@ -1,0 +1,226 @@
+//! What is kept, at most, and what gives way first.
+
+mod common;
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver_storage_api::{GetOptions, ListAt, ListOptions, ReadAt, Stats, Storage, StorageError, WatchStart};
+use apiserver_storage_cacher::HistoryBudget;
+use common::script::{Script, Stage, listed, revision};
+use common::*;
+use futures::StreamExt;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn full(objects: usize) -> Arc<Script> {
+    let script = Script::new();
+    let changes = (0..objects).map(|at| (key("ns", &format!("p{at:05}")), Some("n".to_owned())));
+    script.write(changes.collect());
+    script
+}
+
+// covers: storage-cacher/OPP-09, storage-cacher/MEM-06
+#[test]
+fn history_ages_even_where_nothing_happens() {
+    let budget = HistoryBudget::new(1 << 30);
+    let (share, min) = (budget.clone(), 10);
+    let mut stage = Stage::new(full(1), |config| {
+        config.with_history_budget(share).with_history_min_records(min)
+    });
+    for round in 0..500 {
+        stage.script.put("ns", "p00000", &format!("n{round}"));
+        stage.settle();
+    }
+    let held = budget.used();
+    assert!(held > 100_000);
+    stage.pass(Duration::from_secs(70));
+    assert_eq!(budget.used(), held, "75 s are kept");
+    stage.pass(Duration::from_secs(8));
+    assert!(budget.used() < held / 20, "{} of {held}", budget.used());
+    assert_eq!(stage.clock.sleepers(), 0, "and then there is nothing to wait for");
+    drop(stage);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn answers_that_are_read_slowly_give_way_after_history_does() {
+    let budget = HistoryBudget::new(1 << 30);
+    let share = budget.clone();
+    let mut stage = Stage::new(full(6_000), |config| {
+        config
+            .with_history_budget(share)
+            .with_history_bytes(400_000)
+            .with_history_min_records(1)
+    });
+    let cache = Arc::clone(&stage.cache);
+    let pages = |stage: &mut Stage| {
+        let cache = Arc::clone(&cache);
+        let list = stage.run(async move { cache.list(&all(), at(ListAt::Any)).await });
+        let mut pages = list.unwrap().into_pages();
+        let first = futures::FutureExt::now_or_never(pages.next())
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert_eq!(first.entries.len(), 4_096);
+        pages
+    };
+    let mut slow = pages(&mut stage);
+    let write = |stage: &mut Stage, rounds: std::ops::Range<usize>| {
+        for round in rounds {
+            stage.script.put("ns", &format!("p{round:05}"), "other");
+            stage.settle();
+        }
+    };
+    write(&mut stage, 0..1_000);
+    let mut young = pages(&mut stage);
+    write(&mut stage, 1_000..1_200);
+    stage.pass(MS(2_000));
+    // Half of the budget is the log's, whatever the slow reader keeps; the rest was not enough for both.
+    let rest = |pages: &mut futures::stream::BoxStream<'static, _>| {
+        let page: apiserver_storage_api::Result<apiserver_storage_api::Page> =
+            futures::FutureExt::now_or_never(pages.next()).unwrap().unwrap();
+        page.map(|page| page.entries.len())
+    };
+    let ended = rest(&mut slow);
+    assert!(matches!(ended, Err(StorageError::TooManyRequests { .. })), "{ended:?}");
+    assert_eq!(rest(&mut young).unwrap(), 6_000 - 4_096, "the younger one goes on");
+    assert!(budget.used() <= 400_000, "{}", budget.used());
+    stage.script.asked();
+    let watch = stage.watch(all(), from(WatchStart::After(revision(1_200))));
+    assert!(watch.is_ok() && stage.script.asked().is_empty(), "some history is left");
+}
+
+#[test]
+fn no_heavy_answer_is_begun_while_the_budget_is_exhausted() {
+    let budget = HistoryBudget::new(100_000);
+    let share = budget.clone();
+    // Somebody else holds it all, and does not tick.
+    let hog = Stage::new(full(1), |config| {
+        config
+            .with_history_budget(share)
+            .with_history_bytes(1 << 30)
+            .with_history_min_records(1_000_000)
+    });
+    let share = budget.clone();
+    let mut stage = Stage::new(full(6_000), |config| config.with_history_budget(share));
+    assert_eq!(stage.list(at(ListAt::Any)).unwrap().entries.len(), 6_000);
+    let mut hog = hog;
+    hog.script.hold(true);
+    let changes = (0..2_000).map(|at| (key("ns", &format!("x{at}")), Some("n".to_owned())));
+    hog.script.write(changes.collect());
+    hog.script.hold(false);
+    hog.settle();
+    assert!(budget.used() > 120_000, "{}", budget.used());
+    let refused = stage.list(at(ListAt::Any)).map(|list| list.entries.len());
+    assert!(
+        matches!(refused, Err(StorageError::TooManyRequests { .. })),
+        "{refused:?}"
+    );
+    let page = ListOptions {
+        limit: NonZeroU64::new(500),
+        ..ListOptions::default()
+    };
+    assert_eq!(
+        stage.list(page).unwrap().entries.len(),
+        500,
+        "a page keeps nothing alive"
+    );
+    drop(hog);
+    assert_eq!(stage.list(at(ListAt::Any)).unwrap().entries.len(), 6_000);
+}
+
+#[test]
+fn a_kind_that_is_too_large_is_served_from_below() {
+    let mut stage = Stage::new(full(100), |config| {
+        config
+            .with_live_bytes(Some(80_000))
+            .with_uncached_period(Duration::from_secs(100))
+    });
+    let at_start = WatchStart::After(revision(101));
+    let mut watch = stage.watch(all(), from(at_start)).unwrap();
+    assert_eq!(stage.list(at(ListAt::Any)).unwrap().entries.len(), 100);
+    assert!(
+        stage.script.asked().iter().all(|asked| !asked.contains("Any")),
+        "from memory"
+    );
+    let changes = (0..200).map(|at| (key("big", &format!("x{at}")), Some("n".to_owned())));
+    stage.script.write(changes.collect());
+    stage.settle();
+    let heard = stage.heard(&mut watch);
+    assert_eq!(
+        heard.last().map(String::as_str),
+        Some("END OF STREAM"),
+        "it can be resumed"
+    );
+    let delivered = heard.len() - 1;
+    assert!(
+        delivered == 0 || delivered == 200,
+        "never half of a revision: {delivered}"
+    );
+    assert!(stage.cache.ready().is_ok(), "it is served");
+    stage.script.asked();
+    assert_eq!(stage.list(at(ListAt::Any)).unwrap().entries.len(), 300);
+    assert_eq!(stage.list(ListOptions::default()).unwrap().entries.len(), 300);
+    let cache = Arc::clone(&stage.cache);
+    let any = GetOptions { at: ReadAt::Any };
+    assert!(
+        stage
+            .run(async move { cache.get(&key("big", "x1"), any).await })
+            .is_ok()
+    );
+    let mut below = stage
+        .watch(under("ns"), from(WatchStart::After(revision(102))))
+        .unwrap();
+    let asked = stage.script.asked();
+    for want in [
+        "list /pods/ Any",
+        "list /pods/ MostRecent",
+        "get /pods/big/x1",
+        "watch /pods/ns/ After(102)",
+    ] {
+        assert!(asked.iter().any(|asked| asked == want), "{want} in {asked:?}");
+    }
+    stage.script.put("ns", "new", "n");
+    assert_eq!(stage.heard(&mut below), ["ADDED new 103"]);
+    // As long as it is too large, nothing is listed in vain.
+    stage.script.set_stats(Stats::new(301, 1_000));
+    stage.pass(Duration::from_secs(400));
+    let asked = stage.script.asked();
+    assert!(
+        asked.iter().all(|asked| asked == "stats") && asked.len() >= 2,
+        "{asked:?}"
+    );
+    let changes = (0..200).map(|at| (key("big", &format!("x{at}")), None));
+    stage.script.write(changes.collect());
+    stage.script.set_stats(Stats::new(101, 500));
+    stage.pass(Duration::from_secs(200));
+    stage.script.asked();
+    assert_eq!(stage.list(at(ListAt::Any)).unwrap().entries.len(), 101);
+    assert!(stage.script.asked().is_empty(), "from memory again");
+}
+
+// covers: storage-cacher/DISP-13, storage-cacher/IVAL-05, storage-cacher/SCALE-12
+#[test]
+fn churn_does_not_harm_a_watcher_that_reads_its_initial_state() {
+    let mut stage = Stage::new(full(2_000), |config| config);
+    let start = WatchStart::InitialState(ReadAt::Any);
+    let mut watch = stage.watch(all(), from(start)).unwrap();
+    let mut empty = stage.watch(under("none"), from(start)).unwrap();
+    for round in 0..3_000 {
+        stage.script.put("ns", &format!("p{round:05}"), "other");
+    }
+    stage.settle();
+    let heard = stage.heard(&mut watch);
+    let initial = heard.iter().filter(|heard| heard.starts_with("INITIAL")).count();
+    assert_eq!(
+        (initial, heard[2_000].as_str()),
+        (2_000, "END 101"),
+        "the state as it was"
+    );
+    assert_eq!(heard.len(), 2_000 + 1 + 3_000, "then every change");
+    assert_eq!(stage.heard(&mut empty), ["END 101"]);
+    let listed = listed(&stage.list(at(ListAt::Any)).unwrap());
+    assert_eq!(listed.len(), 3_000);
+}
