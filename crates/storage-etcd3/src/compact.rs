@@ -3,17 +3,23 @@
 //! There is no leader. One key counts the cycles; whoever moves the count wins the cycle and compacts at the revision
 //! that was current one interval ago, the others learn from the key (`storage-etcd3/COMPACT-02` to `COMPACT-05`). This
 //! is what Kubernetes' own API servers do, so theirs and these share the work. History stays readable for at least one
-//! interval, and for about two at most.
+//! interval, and for about two at most. Of several intervals on one cluster the shortest counts.
+//!
+//! Where a budget is configured, a burst of writes is not kept for that long: the same key is moved, and what exceeds
+//! the budget goes at once. What others compact is learned from the key, and what is compacted without it (by etcd
+//! itself, or by hand) by trying to read it.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future};
 
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvError, KvResult, KvWatchItem, WatchRequest};
 
+use crate::config::EtcdConfig;
 use crate::convert;
 use crate::shared::Shared;
 use crate::watch;
@@ -30,31 +36,77 @@ struct State {
     revision: Option<Revision>,
 }
 
+/// When to compact.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// Pause between cycles.
+    pub(crate) interval: Option<Duration>,
+    /// Revisions that are kept when there are more.
+    pub(crate) budget: Option<NonZeroU64>,
+}
+
+impl Plan {
+    /// What is configured; `None` if that is never.
+    pub(crate) fn of(config: &EtcdConfig) -> Option<Self> {
+        let interval = config.compaction_interval.filter(|interval| !interval.is_zero());
+        let budget = config.compaction_budget;
+        (interval.is_some() || budget.is_some()).then_some(Self { interval, budget })
+    }
+}
+
 /// Compacts until the cluster is closed.
-pub(crate) async fn run(shared: Arc<Shared>, interval: Duration) {
+pub(crate) async fn run(shared: Arc<Shared>, plan: Plan) {
     let cluster = &shared.cluster;
     let mut closed = cluster.closed();
     let mut state = State::default();
     loop {
         let closed = closed.wait_for(|closed| *closed).map(drop);
-        tokio::select! {
+        let interval = async {
+            match plan.interval {
+                Some(interval) => cluster.clock().sleep(interval).await,
+                None => future::pending().await,
+            }
+        };
+        let target = tokio::select! {
             biased;
             () = closed => return,
-            () = cluster.clock().sleep(interval) => {}
-        }
-        match cycle(&shared, state).await {
+            () = interval => state.revision,
+            target = over_budget(&shared, plan.budget) => Some(target),
+        };
+        match cycle(&shared, state, target).await {
             Ok(next) => state = next,
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "etcd compaction cycle failed"),
         }
     }
 }
 
-/// Tries to win a cycle, and compacts if it did.
-async fn cycle(shared: &Shared, state: State) -> KvResult<State> {
-    let remembered = state.revision.map_or(0, Revision::get);
+/// How often the budget is looked at. What is written in between comes on top of it.
+const BUDGET_LOOK: Duration = Duration::from_secs(5);
+
+/// Waits until more history is kept than the budget allows; where to compact then. Looks only at what is known anyway.
+async fn over_budget(shared: &Shared, budget: Option<NonZeroU64>) -> Revision {
+    let Some(budget) = budget.map(NonZeroU64::get) else {
+        return future::pending().await;
+    };
+    loop {
+        shared.cluster.clock().sleep(BUDGET_LOOK).await;
+        let highest = shared.cluster.mark().highest;
+        let kept = highest.saturating_sub(shared.compacted().map_or(0, Revision::get));
+        // A tenth more, so that steady writing does not compact each time.
+        if kept > budget.saturating_add(budget / 10)
+            && let Some(target) = Revision::new(highest - budget)
+        {
+            return target;
+        }
+    }
+}
+
+/// Tries to win a cycle, and compacts at the target if it did.
+async fn cycle(shared: &Shared, state: State, target: Option<Revision>) -> KvResult<State> {
+    let written = target.map_or(0, Revision::get);
     let txn = Txn::new()
         .when([Compare::version(KEY, CompareOp::Equal, state.time)])
-        .and_then([TxnOp::put(KEY, remembered.to_string(), None)])
+        .and_then([TxnOp::put(KEY, written.to_string(), None)])
         .or_else([TxnOp::get(KEY, None)]);
     let (answer, now) = shared.transaction(txn).await?;
     if !answer.succeeded {
@@ -72,7 +124,7 @@ async fn cycle(shared: &Shared, state: State) -> KvResult<State> {
             revision: Some(now),
         });
     }
-    if let Some(revision) = state.revision {
+    if let Some(revision) = target {
         match shared.compact(revision).await {
             Ok(()) => tracing::debug!(%revision, "etcd compacted"),
             // Somebody went further; the next cycle has another revision.
@@ -124,6 +176,58 @@ async fn follow(shared: &Arc<Shared>) -> KvResult<()> {
         }
     }
     Ok(())
+}
+
+/// How often it is tried whether history is still there that should be.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Notices until the cluster is closed what is compacted without a word in the key.
+pub(crate) async fn notice(shared: Arc<Shared>) {
+    let mut closed = shared.cluster.closed();
+    let look = async {
+        loop {
+            if let Err(error) = find_end(&shared).await {
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(error, "etcd history cannot be looked at");
+            }
+            shared.cluster.clock().sleep(TRY_AGAIN).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = closed.wait_for(|closed| *closed) => {}
+        () = look => {}
+    }
+}
+
+/// Finds the oldest revision that can be read. Costs one small read when that is the one that is known, else one for
+/// each halving of what lies between it and now.
+async fn find_end(shared: &Shared) -> KvResult<()> {
+    let known = shared.compacted().unwrap_or(Revision::MIN);
+    if readable(shared, known).await? {
+        return Ok(());
+    }
+    let (mut gone, mut there) = (known.get(), shared.now().await?.get());
+    while gone + 1 < there {
+        let middle = gone + (there - gone) / 2;
+        match Revision::new(middle) {
+            Some(at) if !readable(shared, at).await? => gone = middle,
+            _ => there = middle,
+        }
+    }
+    if let Some(end) = Revision::new(there) {
+        shared.note_compacted(end);
+        tracing::info!(revision = %end, "etcd was compacted by somebody who does not say so in the key");
+    }
+    Ok(())
+}
+
+async fn readable(shared: &Shared, at: Revision) -> KvResult<bool> {
+    match shared.get(KEY, Some(at)).await {
+        Ok(_) => Ok(true),
+        Err(KvError::Compacted { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes the revision out of the key. What is no number says nothing.

@@ -1,6 +1,7 @@
 //! What a connection to a cluster needs to know, and why it cannot be made.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,13 @@ pub struct EtcdConfig {
     /// Every so often history older than that is compacted, once per cluster however many servers there are: 5 min.
     /// Absent: never by this process.
     pub compaction_interval: Option<Duration>,
+    /// Where there is more history than so many revisions, what exceeds that is compacted without waiting for the
+    /// interval: unlimited. A reader that is further behind than the budget is told that its place is gone.
+    pub compaction_budget: Option<NonZeroU64>,
+    /// Pause between measurements of the database, `apiserver_storage_size_bytes`: 30 s. Zero: never.
+    pub size_interval: Duration,
+    /// What this cluster is called in that metric: `etcd-0`.
+    pub cluster_name: String,
     /// Keys whose lifetimes differ by less than this (and less than 5 %) share a lease: 60 s.
     pub lease_reuse: Duration,
     /// At most so many keys share a lease, because etcd deletes them all at once: 1,000.
@@ -82,6 +90,9 @@ impl EtcdConfig {
             health_timeout: Duration::from_secs(2),
             health_interval: Duration::from_secs(2),
             compaction_interval: Some(Duration::from_secs(300)),
+            compaction_budget: None,
+            size_interval: Duration::from_secs(30),
+            cluster_name: "etcd-0".to_owned(),
             lease_reuse: Duration::from_secs(60),
             lease_max_keys: 1000,
             max_request_bytes: 1_572_864,
@@ -119,6 +130,20 @@ impl EtcdConfig {
     #[must_use]
     pub fn with_compaction_interval(mut self, interval: Option<Duration>) -> Self {
         self.compaction_interval = interval;
+        self
+    }
+
+    /// Not more revisions of history than this are kept; as many as the interval brings, if absent.
+    #[must_use]
+    pub fn with_compaction_budget(mut self, revisions: Option<NonZeroU64>) -> Self {
+        self.compaction_budget = revisions;
+        self
+    }
+
+    /// The cluster is called so in metrics.
+    #[must_use]
+    pub fn with_cluster_name(mut self, name: impl Into<String>) -> Self {
+        self.cluster_name = name.into();
         self
     }
 
@@ -214,4 +239,33 @@ pub enum EtcdConfigError {
     /// TLS was left out when this program was built.
     #[error("built without TLS: enable the feature `tls` of apiserver-storage-etcd3")]
     TlsNotBuilt,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::EtcdConfig;
+
+    // deviates: storage-etcd3/CFG-05: one read in the background serves health and readiness, so there is one timeout;
+    // kinds are counted when somebody asks, and a watch is never preceded by a list of its own.
+    // covers: storage-etcd3/CFG-05
+    #[test]
+    fn defaults_are_those_of_a_kubernetes_api_server() {
+        let config = EtcdConfig::new(["http://127.0.0.1:2379"]);
+        let seconds = Duration::from_secs;
+        assert_eq!(config.compaction_interval, Some(seconds(300)));
+        assert_eq!(config.compaction_budget, None);
+        assert_eq!((config.lease_reuse, config.lease_max_keys), (seconds(60), 1000));
+        assert_eq!(config.health_timeout, seconds(2));
+        assert_eq!(config.size_interval, seconds(30));
+        assert_eq!(config.connect_timeout, seconds(20));
+        assert_eq!(
+            (config.keepalive_interval, config.keepalive_timeout),
+            (seconds(30), seconds(10))
+        );
+        assert_eq!(config.max_request_bytes, 3 << 19);
+        assert_eq!(config.probe_key, "/registry/health");
+        assert_eq!(config.cluster_name, "etcd-0");
+    }
 }

@@ -58,6 +58,7 @@ impl Service<Uri> for Connector {
         // Known before it is made: what waits for a connection that does not come up can be told, too.
         let (heard, mut cut) = self.lines.open();
         let (tcp, security) = (self.tcp.call(uri), self.security.clone());
+        let lines = Arc::clone(&self.lines);
         let dial = async move {
             let stream = tcp.await?.into_inner();
             security.wrap(stream).await
@@ -68,6 +69,7 @@ impl Service<Uri> for Connector {
                 made = dial => made?,
                 _ = &mut cut => return Err(no_sign_of_life().into()),
             };
+            lines.made.store(true, Ordering::Relaxed);
             Ok(TokioIo::new(Line { stream, heard, cut }))
         }
         .boxed()
@@ -76,7 +78,11 @@ impl Service<Uri> for Connector {
 
 /// The connections of a member that are open or being made.
 #[derive(Debug, Default)]
-pub(crate) struct Lines(Mutex<Vec<Entry>>);
+pub(crate) struct Lines {
+    open: Mutex<Vec<Entry>>,
+    /// One was made since it was last looked: the server behind it may be another one.
+    made: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -92,7 +98,7 @@ impl Lines {
     fn open(&self) -> (Arc<AtomicBool>, oneshot::Receiver<()>) {
         let heard = Arc::new(AtomicBool::new(false));
         let (cut, receiver) = oneshot::channel();
-        let mut lines = self.0.lock();
+        let mut lines = self.open.lock();
         lines.retain(|line| !line.cut.is_closed());
         lines.push(Entry {
             heard: Arc::clone(&heard),
@@ -102,9 +108,15 @@ impl Lines {
         (heard, receiver)
     }
 
+    /// Whether a connection was made since this was last asked.
+    pub(crate) fn take_made(&self) -> bool {
+        // Read first: this is asked for each watch, and hardly ever true.
+        self.made.load(Ordering::Relaxed) && self.made.swap(false, Ordering::Relaxed)
+    }
+
     /// Begins to listen: see [`silent`](Self::silent) and [`cut_silent`](Self::cut_silent).
     pub(crate) fn mark(&self) {
-        for line in &mut *self.0.lock() {
+        for line in &mut *self.open.lock() {
             line.heard.store(false, Ordering::Relaxed);
             line.marked = true;
         }
@@ -113,19 +125,19 @@ impl Lines {
     /// Whether nothing came in since the mark, on any connection, new ones included. A server that lives greets a new
     /// connection at once, however busy it is.
     pub(crate) fn silent(&self) -> bool {
-        !self.0.lock().iter().any(|line| line.heard.load(Ordering::Relaxed))
+        !self.open.lock().iter().any(|line| line.heard.load(Ordering::Relaxed))
     }
 
     /// Cuts the connections that were there at the mark and on which nothing came in since.
     pub(crate) fn cut_silent(&self) {
-        self.0
+        self.open
             .lock()
             .retain(|line| !line.marked || line.heard.load(Ordering::Relaxed));
     }
 
     /// Cuts all connections.
     pub(crate) fn cut_all(&self) {
-        self.0.lock().clear();
+        self.open.lock().clear();
     }
 }
 

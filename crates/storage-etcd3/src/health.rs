@@ -1,12 +1,19 @@
-//! Whether the cluster answers: a real read in the background, whose last result anybody can see without waiting.
+//! Whether the cluster answers: a real read in the background, whose last result anybody can see without waiting. And
+//! how large its database is.
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use etcd_client::GetOptions;
 use futures::FutureExt;
 use futures::future::{self, Either};
 
+use apiserver_storage_api::time::random_below;
+use apiserver_storage_kv::{KvError, KvResult};
+
+use crate::cluster::Cluster;
+use crate::error::{Failure, classify};
 use crate::member::{Clients, Member};
 use crate::shared::Shared;
 
@@ -107,14 +114,24 @@ fn act(shared: &Shared, index: usize, finding: Finding) {
     shared.cluster.rotate(index);
 }
 
+/// How often a member is asked for its version although nothing happened to it: one that nobody calls may have been
+/// replaced without notice.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
 /// Asks members for their versions that are not known, until the cluster is closed.
 pub(crate) async fn learn(shared: Arc<Shared>) {
     let cluster = &shared.cluster;
     let mut closed = cluster.closed();
     let all = async {
+        let mut again = cluster.clock().monotonic().saturating_add(ASK_AGAIN);
         loop {
             future::join_all(cluster.members().iter().map(|member| cluster.learn_trust(member))).await;
             cluster.clock().sleep(cluster.config.health_interval).await;
+            let now = cluster.clock().monotonic();
+            if now >= again {
+                again = now.saturating_add(ASK_AGAIN);
+                cluster.members().iter().for_each(Member::recheck);
+            }
         }
     };
     tokio::select! {
@@ -122,6 +139,60 @@ pub(crate) async fn learn(shared: Arc<Shared>) {
         _ = closed.wait_for(|closed| *closed) => {}
         () = all => {}
     }
+}
+
+/// How long a measurement of the database may take.
+const MEASURE_LIMIT: Duration = Duration::from_secs(1);
+
+// deviates: storage-etcd3/METR-12: measured in the background, so that a scrape waits for no cluster. One that does not
+// answer keeps the size it had; one that never answered has none.
+/// Measures the database at intervals until the cluster is closed.
+pub(crate) async fn measure(shared: Arc<Shared>) {
+    let cluster = &shared.cluster;
+    let mut closed = cluster.closed();
+    let name = &cluster.config.cluster_name;
+    let sizes = async {
+        loop {
+            if let Some(Ok(bytes)) = cluster.within(MEASURE_LIMIT, database_bytes(cluster)).await {
+                let gauge = metrics::gauge!("apiserver_storage_size_bytes", "storage_cluster_id" => name.clone());
+                // Exact up to eight petabytes.
+                gauge.set(bytes as f64);
+            }
+            cluster.clock().sleep(cluster.config.size_interval).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = closed.wait_for(|closed| *closed) => {}
+        () = sizes => {}
+    }
+}
+
+/// Bytes of the database of some member; of the next one where that does not answer.
+pub(crate) async fn database_bytes(cluster: &Cluster) -> KvResult<u64> {
+    let count = cluster.members().len();
+    let bound = u64::try_from(count).unwrap_or(u64::MAX);
+    let first = usize::try_from(random_below(&*cluster.config.rng, bound)).unwrap_or_default();
+    let mut failed = None;
+    for member in (0..count).map(|step| &cluster.members()[(first + step) % count]) {
+        if cluster.is_closed() {
+            return Err(KvError::Closed);
+        }
+        let status = async {
+            let mut client = member.clients().await?.maintenance.clone();
+            client.status().await
+        };
+        match cluster.within(cluster.config.health_timeout, status).await {
+            Some(Ok(status)) => return Ok(u64::try_from(status.db_size()).unwrap_or_default()),
+            Some(Err(error)) => failed = Some(classify(error)),
+            None => {}
+        }
+    }
+    Err(match failed {
+        Some(Failure::Answer(error)) => error,
+        Some(Failure::Lost(cause) | Failure::NotSent(cause)) => KvError::Unreachable(cause),
+        None => KvError::Timeout("no answer in time".into()),
+    })
 }
 
 fn causes(error: &dyn std::error::Error) -> String {

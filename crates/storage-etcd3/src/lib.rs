@@ -63,10 +63,12 @@ mod etcd;
 mod cluster;
 mod connect;
 mod member;
+mod metered;
 mod tls;
 
 mod compact;
 mod health;
+mod preflight;
 
 mod range;
 mod watch;
@@ -79,6 +81,8 @@ mod shared;
 
 pub use self::config::{Credentials, EtcdConfig, EtcdConfigError};
 pub use self::etcd::EtcdKv;
+pub use self::lease::LEASE_OBJECT_BUCKETS;
+pub use self::preflight::any_server_listens;
 
 pub use apiserver_storage_api as api;
 pub use apiserver_storage_kv as kv;

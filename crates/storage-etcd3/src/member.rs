@@ -12,9 +12,12 @@ use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, Mainte
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tonic::transport::Endpoint;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
 
 use crate::config::{Credentials, EtcdConfig, EtcdConfigError};
 use crate::connect::{Connector, Lines};
+use crate::metered::Metered;
 
 /// Bytes that a watch may have on their way before its reader takes them.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -172,13 +175,16 @@ impl Member {
         let endpoint = endpoint
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(window);
+        // concerns: storage-etcd3/RCLI-08: all clients ask for a leader, those for reads and writes, too: a member
+        // without one says so at once, and the next one is tried.
         let mut options = ConnectOptions::new().with_require_leader(true);
         if let Some(Credentials { user, password }) = &self.credentials {
             // Tokens end; each request is then cloned to be sent again, which only clusters with users pay for.
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
         let channel = endpoint.connect_with_connector_lazy(self.connector.clone());
-        Client::from_channel(Channel::Tonic(channel), Some(options)).await
+        let channel = Channel::Custom(BoxCloneSyncService::new(Metered(channel).map_err(Into::into)));
+        Client::from_channel(channel, Some(options)).await
     }
 
     pub(crate) fn trust(&self) -> Trust {
@@ -189,8 +195,11 @@ impl Member {
         }
     }
 
-    /// Whether the server is to be asked for its version.
+    /// Whether the server is to be asked for its version: never asked, failed, or on a new connection.
     pub(crate) fn unchecked(&self) -> bool {
+        if self.lines.take_made() {
+            self.recheck();
+        }
         self.recheck.load(Ordering::Relaxed)
     }
 

@@ -1,8 +1,6 @@
 //! Conditional writes: one compare, one write, and the key's state when the compare fails (`storage-etcd3/TXN-02` to
 //! `TXN-07`).
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use etcd_client::proto::PbTxnResponse;
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
@@ -11,7 +9,6 @@ use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{Expected, KvError, KvResult, Lease, LeaseId, WriteOutcome};
 
 use crate::convert;
-use crate::error::fault;
 use crate::shared::Shared;
 
 /// What a transaction weighs beside the value and the three times that it names its key.
@@ -90,28 +87,6 @@ impl Shared {
             Err(error) if answer.succeeded() => Err(KvError::OutcomeUnknown(error.into())),
             Err(error) => Err(error),
         }
-    }
-
-    pub(crate) async fn lease(&self, ttl: Duration) -> KvResult<LeaseId> {
-        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        let seconds = seconds.max(1);
-        // Taken before the grant: what the cluster counts begins later and ends later.
-        let now = self.cluster.clock().monotonic();
-        if let Some(id) = self.leases.reusable(seconds, now) {
-            return Ok(id);
-        }
-        let granted_for = i64::try_from(seconds.saturating_add(self.leases.window(seconds))).unwrap_or(i64::MAX);
-        // A lease that was granted twice is one that nothing hangs on: it ends by itself.
-        let grant = self.cluster.read(|clients| {
-            let mut lease = clients.lease.clone();
-            async move { lease.grant(granted_for, None).await }
-        });
-        let id = LeaseId(grant.await?.id());
-        if id.0 == 0 {
-            return Err(fault("a lease without a name"));
-        }
-        self.leases.granted(id, seconds, now);
-        Ok(id)
     }
 
     pub(crate) async fn compact(&self, revision: Revision) -> KvResult<()> {

@@ -2,27 +2,29 @@
 
 mod common;
 
+use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use apiserver_storage_api::Revision;
 use apiserver_storage_api::time::{Clock, ManualClock};
-use apiserver_storage_etcd3::EtcdKv;
+use apiserver_storage_etcd3::{EtcdConfig, EtcdKv};
 use apiserver_storage_kv::{Kv, KvError};
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
-use common::{Etcd, connect, create, soon, until};
+use common::{Etcd, connect, create, soon, until, update};
 
 const INTERVAL: Duration = Duration::from_secs(300);
 const KEY: &str = "compact_rev_key";
 
-/// A clock that stands still until it is moved, and counts how often somebody began to wait for an interval.
+/// A clock that stands still until it is moved, and counts how often somebody began to wait for so long.
 #[derive(Debug)]
 struct Standing {
     clock: ManualClock,
-    intervals: AtomicUsize,
+    sleeps: Mutex<HashMap<Duration, usize>>,
 }
 
 impl Clock for Standing {
@@ -36,9 +38,7 @@ impl Clock for Standing {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let sleep = self.clock.sleep(duration);
-        if duration == INTERVAL {
-            self.intervals.fetch_add(1, Ordering::SeqCst);
-        }
+        *self.sleeps.lock().entry(duration).or_default() += 1;
         sleep
     }
 }
@@ -46,33 +46,53 @@ impl Clock for Standing {
 impl Standing {
     fn new() -> Arc<Self> {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
-        let intervals = AtomicUsize::new(0);
-        Arc::new(Self { clock, intervals })
+        let sleeps = Mutex::default();
+        Arc::new(Self { clock, sleeps })
     }
 
-    /// Waits until the compactor has come to wait for its interval so many times.
-    async fn waits(&self, times: usize) {
-        until(|| self.intervals.load(Ordering::SeqCst) >= times, "the cycle ends").await;
+    /// How often somebody began to wait for so long.
+    fn count(&self, duration: Duration) -> usize {
+        self.sleeps.lock().get(&duration).copied().unwrap_or_default()
+    }
+
+    /// Waits until that was so many times.
+    async fn waits(&self, duration: Duration, times: usize) {
+        until(|| self.count(duration) >= times, "the cycle ends").await;
+    }
+
+    /// Lets so much time pass, and what waits for it come to its end.
+    async fn pass(&self, duration: Duration) {
+        let before = self.count(duration);
+        self.clock.advance(duration);
+        self.waits(duration, before + 1).await;
     }
 
     /// Lets one interval pass and the cycle that it brings come to its end.
     async fn cycle(&self) {
-        let before = self.intervals.load(Ordering::SeqCst);
-        self.clock.advance(INTERVAL);
-        self.waits(before + 1).await;
+        self.pass(INTERVAL).await;
     }
+}
+
+/// A configuration without background compaction, in which nothing else ends because the clock is moved.
+fn still(etcd: &Etcd, clock: &Arc<Standing>) -> EtcdConfig {
+    let mut config = etcd.config().with_clock(Arc::clone(clock) as Arc<dyn Clock>);
+    let never = INTERVAL * 1000;
+    config.health_interval = never;
+    config.health_timeout = never;
+    config.request_timeout = never;
+    config.watch_open_timeout = never;
+    config.watch_probe_interval = never;
+    config.size_interval = Duration::ZERO;
+    config
 }
 
 /// A connection whose compactor is about to wait for its first interval.
 async fn standing(etcd: &Etcd) -> (EtcdKv, Arc<Standing>) {
     let clock = Standing::new();
-    let mut config = etcd.config().with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let mut config = still(etcd, &clock);
     config.compaction_interval = Some(INTERVAL);
-    // Nothing else is to end because the clock is moved.
-    config.health_interval = INTERVAL * 1000;
-    config.request_timeout = INTERVAL * 1000;
     let kv = connect(config).await;
-    clock.waits(1).await;
+    clock.waits(INTERVAL, 1).await;
     (kv, clock)
 }
 
@@ -194,11 +214,11 @@ async fn a_cycle_that_fails_or_finds_the_key_gone_is_followed_by_another() {
     clock.cycle().await;
     assert_eq!(key(&kv).await.map(|(_, version)| version), Some(1), "time begins again");
     etcd.kill();
-    let before = clock.intervals.load(Ordering::SeqCst);
+    let before = clock.count(INTERVAL);
     clock.clock.advance(INTERVAL);
     // The failing call pauses between its attempts; time has to pass for it to give up.
     let gave_up = async {
-        while clock.intervals.load(Ordering::SeqCst) == before {
+        while clock.count(INTERVAL) == before {
             clock.clock.advance(Duration::from_secs(1));
             tokio::task::yield_now().await;
         }
@@ -220,13 +240,122 @@ async fn without_an_interval_nothing_is_compacted() {
     let Some(etcd) = Etcd::start().await else { return };
     for interval in [None, Some(Duration::ZERO)] {
         let clock = Standing::new();
-        let mut config = etcd.config().with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let mut config = still(&etcd, &clock);
         config.compaction_interval = interval;
         config.health_interval = INTERVAL;
         let kv = connect(config).await;
-        // Only the health check waits for it.
-        clock.waits(1).await;
+        // Only what looks after the cluster waits for it.
+        clock.waits(INTERVAL, 1).await;
         clock.cycle().await;
         assert_eq!(key(&kv).await, None);
     }
+}
+
+// covers: storage-etcd3/COMPACT-13, storage-etcd3/OPEN-10
+#[tokio::test]
+async fn a_compaction_that_says_nothing_is_noticed_exactly() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let clock = Standing::new();
+    let kv = connect(still(&etcd, &clock)).await;
+    let mut last = create(&kv, "/registry/a", "0").await;
+    let mut written = vec![last];
+    for number in 1..40 {
+        last = update(&kv, "/registry/a", &number.to_string(), last).await;
+        written.push(last);
+    }
+    let minute = Duration::from_secs(60);
+    clock.waits(minute, 1).await;
+    let mut client = etcd_client::Client::connect([etcd.url()], None)
+        .await
+        .expect("connects");
+    for at in [written[16], written[17], written[38], written[39]] {
+        assert!(kv.compacted_revision() < Some(at));
+        let revision = i64::try_from(at.get()).expect("small");
+        client.compact(revision, None).await.expect("compacted");
+        clock.pass(minute).await;
+        assert_eq!(kv.compacted_revision(), Some(at));
+    }
+    clock.pass(minute).await;
+    assert_eq!(kv.compacted_revision(), written.last().copied(), "nothing new");
+    assert_eq!(key(&kv).await, None, "looking writes nothing");
+}
+
+// covers: storage-etcd3/COMPACT-15, storage-etcd3/OPEN-10
+#[tokio::test]
+async fn a_burst_of_writes_is_kept_within_the_budget() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let clock = Standing::new();
+    let config = still(&etcd, &clock).with_compaction_budget(NonZeroU64::new(100));
+    let kv = connect(config).await;
+    let look = Duration::from_secs(5);
+    clock.waits(look, 1).await;
+    let mut last = create(&kv, "/registry/a", "0").await;
+    let write = async |mut last: Revision, times: usize| {
+        for number in 0..times {
+            last = update(&kv, "/registry/a", &number.to_string(), last).await;
+        }
+        last
+    };
+    last = write(last, 100).await;
+    clock.pass(look).await;
+    assert_eq!(key(&kv).await, None, "not so much more than the budget");
+    last = write(last, 100).await;
+    clock.pass(look).await;
+    let kept = Revision::new(last.get() - 100);
+    assert_eq!(kv.compacted_revision(), kept);
+    assert_eq!(
+        key(&kv).await,
+        kept.map(|kept| (kept.to_string(), 1)),
+        "said to the others"
+    );
+    assert!(readable(&kv, kept.expect("not zero")).await);
+    assert!(!readable(&kv, kept.and_then(Revision::previous).expect("not zero")).await);
+    write(last, 5).await;
+    clock.pass(look).await;
+    assert_eq!(
+        key(&kv).await.map(|(_, version)| version),
+        Some(1),
+        "not for a few more"
+    );
+}
+
+// covers: storage-etcd3/COMPACT-16
+#[tokio::test]
+async fn of_several_intervals_the_shortest_counts_for_all() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (quick, quick_clock) = standing(&etcd).await;
+    let (slow, slow_clock) = standing(&etcd).await;
+    let a = create(&quick, "/registry/a", "1").await;
+    for _ in 0..4 {
+        quick_clock.cycle().await;
+    }
+    // The slow one has not seen an interval pass, and its history is gone.
+    assert!(!readable(&slow, a).await);
+    until(|| slow.compacted_revision() == quick.compacted_revision(), "it knows").await;
+    let version = key(&slow).await.map(|(_, version)| version);
+    slow_clock.cycle().await;
+    assert_eq!(
+        key(&slow).await.map(|(_, version)| version),
+        version,
+        "it does not add its own"
+    );
+}
+
+// covers: storage-etcd3/COMPACT-17
+#[tokio::test]
+async fn a_compactor_that_was_stopped_does_nothing_more() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (kv, clock) = standing(&etcd).await;
+    clock.cycle().await;
+    let stopped = async { tokio::join!(kv.close(), kv.close()) };
+    soon(stopped).await;
+    soon(kv.close()).await;
+    let sleeps = clock.count(INTERVAL);
+    clock.clock.advance(INTERVAL);
+    let (next, next_clock) = standing(&etcd).await;
+    next_clock.cycle().await;
+    assert_eq!(key(&next).await, Some(("0".into(), 1)), "lost against the one before");
+    next_clock.cycle().await;
+    assert_eq!(key(&next).await.map(|(_, version)| version), Some(2), "and takes over");
+    assert_eq!(clock.count(INTERVAL), sleeps, "its loop has ended");
 }

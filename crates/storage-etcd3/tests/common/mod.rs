@@ -46,14 +46,20 @@ pub(crate) fn etcd_binary() -> Option<PathBuf> {
     found
 }
 
+/// What it is: `3.5.30`.
+pub(crate) fn version(binary: &Path) -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
+        let said = Command::new(binary).arg("--version").output().expect("etcd runs");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let line = said.lines().find_map(|line| line.strip_prefix("etcd Version: "));
+        line.expect("etcd says its version").trim().to_owned()
+    })
+}
+
 /// Whether it is the oldest kind, which lacks a flag and reports no trustworthy progress.
 pub(crate) fn is_3_4(binary: &Path) -> bool {
-    static VERSION: OnceLock<String> = OnceLock::new();
-    let version = VERSION.get_or_init(|| {
-        let said = Command::new(binary).arg("--version").output().expect("etcd runs");
-        String::from_utf8_lossy(&said.stdout).into_owned()
-    });
-    version.contains("etcd Version: 3.4.")
+    version(binary).starts_with("3.4.")
 }
 
 /// A port that nobody listens on, outside of those that outgoing connections take.
@@ -215,6 +221,22 @@ impl Etcd {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Stops it as if its machine hung: connections stay open, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let child = self.child.as_ref().expect("etcd was started");
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "{signal}");
     }
 
     /// Kills it and starts it again on the same data and ports.

@@ -1,0 +1,145 @@
+//! Whether the cluster is well, told without waiting for it; how large it is; and what is counted on the wire.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use apiserver_storage_etcd3::{EtcdKv, any_server_listens};
+use apiserver_storage_kv::{Kv, KvError};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use common::{Etcd, config, connect, create, healthy, soon, until};
+
+/// Runs something with a recorder of its own; `None` where tests are skipped.
+fn recorded<F: Future<Output = Option<()>>>(work: impl FnOnce(PrometheusHandle) -> F) -> Option<String> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    metrics::with_local_recorder(&recorder, || runtime.expect("a runtime").block_on(work(handle.clone())))?;
+    Some(handle.render())
+}
+
+// covers: storage-etcd3/HEALTH-01, storage-etcd3/HEALTH-02
+#[tokio::test]
+async fn a_cluster_that_hangs_is_unhealthy_and_nobody_who_asks_waits_for_it() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let mut settings = etcd.config();
+    settings.health_timeout = Duration::from_millis(300);
+    let kv = connect(settings).await;
+    etcd.freeze();
+    let mut longest = Duration::ZERO;
+    while kv.health().is_ok() {
+        let start = Instant::now();
+        let _ = kv.health();
+        longest = longest.max(start.elapsed());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(
+        longest < Duration::from_millis(200),
+        "it only reads what is known: {longest:?}"
+    );
+    let cause = kv.health().expect_err("hangs");
+    assert_eq!(cause, "error getting data from etcd: context deadline exceeded");
+    etcd.thaw();
+    healthy(&kv).await;
+}
+
+// covers: storage-etcd3/HEALTH-05, storage-etcd3/HEALTH-07, storage-etcd3/CFG-07
+#[tokio::test]
+async fn closing_ends_everything_once_however_often_it_is_asked_for() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let kv = Arc::new(etcd.connect().await);
+    assert!(kv.database_bytes().await.expect("measured") > 0);
+    let closers = (0..5).map(|_| {
+        let kv = Arc::clone(&kv);
+        tokio::spawn(async move { kv.close().await })
+    });
+    for closed in soon(futures::future::join_all(closers)).await {
+        closed.expect("no panic");
+    }
+    soon(kv.close()).await;
+    assert_eq!(kv.health(), Err("server is shutting down".to_owned()));
+    let size = kv.database_bytes().await;
+    assert!(matches!(size, Err(KvError::Closed)), "{size:?}");
+    assert!(matches!(kv.now().await, Err(KvError::Closed)));
+}
+
+// covers: storage-etcd3/METR-12, storage-etcd3/HEALTH-07
+#[test]
+fn the_size_of_the_database_is_a_metric_of_each_cluster_that_answers() {
+    const METRIC: &str = "apiserver_storage_size_bytes{storage_cluster_id=";
+    let text = recorded(|handle| async move {
+        let etcd = Etcd::start().await?;
+        let mut away = config(["http://127.0.0.1:9".to_owned()]).with_cluster_name("etcd-1");
+        away.retry_deadline = Duration::ZERO;
+        let away = EtcdKv::connect(away).await.expect("a sound configuration");
+        // A dead member is passed over.
+        let kv = connect(config(["http://127.0.0.1:9".to_owned(), etcd.url()])).await;
+        until(|| handle.render().contains(METRIC), "measured").await;
+        away.close().await;
+        drop(kv);
+        Some(())
+    });
+    let Some(text) = text else { return };
+    let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(METRIC)).collect();
+    let [size] = lines[..] else {
+        panic!("one cluster answers: {lines:?}")
+    };
+    let size = size.strip_prefix(r#""etcd-0"} "#).expect("the first cluster");
+    let size: f64 = size.parse().expect("a number");
+    assert!((8192.0..1e9).contains(&size), "{size}");
+}
+
+// covers: storage-etcd3/METR-13
+#[test]
+fn each_attempt_on_the_wire_is_counted_by_method() {
+    let text = recorded(|_| async {
+        let etcd = Etcd::start().await?;
+        // Calls go to the dead one first, and are counted there, too.
+        let mut settings = config(["http://127.0.0.1:9".to_owned(), etcd.url()]);
+        settings.health_interval = Duration::from_secs(600);
+        let kv = EtcdKv::connect(settings).await.expect("a sound configuration");
+        let first = create(&kv, "/registry/a", "1").await;
+        kv.compact(first).await.expect("compacted");
+        kv.compact(first).await.expect("compacted already");
+        kv.lease(Duration::from_secs(3600)).await.expect("granted");
+        until(|| kv.capabilities().max_value_bytes > 0, "known").await;
+        kv.close().await;
+        Some(())
+    });
+    let Some(text) = text else { return };
+    let count = |name: &str, method: &str, code: &str| {
+        let labels = [format!(r#"grpc_method="{method}""#), code.to_owned()];
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .unwrap_or_default()
+    };
+    let (started, handled) = ("grpc_client_started_total{", "grpc_client_handled_total{");
+    let ok = r#"grpc_code="OK""#;
+    assert_eq!((count(started, "Txn", ""), count(handled, "Txn", ok)), (1, 1), "{text}");
+    assert_eq!(count(handled, "LeaseGrant", ok), 1, "{text}");
+    assert_eq!(count(started, "Compact", ""), 2, "{text}");
+    assert_eq!(count(handled, "Compact", r#"grpc_code="OutOfRange""#), 1, "{text}");
+    assert!(
+        count(handled, "Range", r#"grpc_code="Unavailable""#) >= 1,
+        "the dead one: {text}"
+    );
+    assert!(
+        text.contains(r#"grpc_type="bidi_stream",grpc_service="etcdserverpb.Watch""#),
+        "{text}"
+    );
+}
+
+// covers: storage-etcd3/HEALTH-09
+#[tokio::test]
+async fn before_anything_is_built_a_look_tells_whether_anybody_is_there() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let rng = apiserver_storage_api::time::OsRng;
+    let servers = ["http://127.0.0.1:9".to_owned(), etcd.url()];
+    assert!(any_server_listens(&servers, &rng).await.expect("sound"));
+    etcd.kill();
+    assert!(!any_server_listens(&servers, &rng).await.expect("sound"));
+}
