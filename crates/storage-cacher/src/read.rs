@@ -251,9 +251,14 @@ impl Shared {
             .inner
             .compacted_revision()
             .is_some_and(|compacted| revision < compacted);
-        if compacted || self.current().is_none() {
+        let Some(current) = self.current().filter(|_| !compacted) else {
+            return self.below(scope, options).await;
+        };
+        // Without progress, a cache whose kind is quiet never gets there.
+        if current.revision < revision && self.no_progress.load(Ordering::Acquire) {
             return self.below(scope, options).await;
         }
+        drop(current);
         match self.reach(revision, false).await {
             Ok(_) => {}
             Err(Behind::Timeout(current)) => return Err(too_large(revision, current)),
