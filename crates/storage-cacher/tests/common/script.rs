@@ -50,6 +50,7 @@ struct State {
     now_errors: Vec<StorageError>,
     id: Option<String>,
     stats: Stats,
+    padding: String,
 }
 
 impl State {
@@ -114,12 +115,15 @@ impl Script {
             let (_, place) = key.as_str().split_once("/pods/").unwrap();
             let (namespace, name) = place.split_once('/').unwrap();
             let object = node.map(|node| {
-                let json = serde_json::to_vec(&serde_json::json!({
+                let mut json = serde_json::json!({
                     "apiVersion": "v1", "kind": "Pod",
                     "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
                     "spec": {"nodeName": node},
-                }))
-                .unwrap();
+                });
+                if !state.padding.is_empty() {
+                    json["spec"]["padding"] = state.padding.as_str().into();
+                }
+                let json = serde_json::to_vec(&json).unwrap();
                 Entry::read(&pods(), key.clone(), at, &json, false)
             });
             let previous = match &object {
@@ -203,6 +207,11 @@ impl Script {
 
     pub fn set_id(&self, id: &str) {
         self.state.lock().id = Some(id.to_owned());
+    }
+
+    /// Objects that are written from here on carry this.
+    pub fn pad(&self, padding: &str) {
+        self.state.lock().padding = padding.to_owned();
     }
 
     pub fn set_stats(&self, stats: Stats) {
