@@ -1,6 +1,7 @@
 //! Watches on one server: order, starts, progress, compaction, and going on after a crash.
 
 mod common;
+mod seen;
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{Kv, KvError, KvWatch, KvWatchItem, WatchRequest};
 use futures::StreamExt;
 
-use common::{Etcd, batch, create, delete, end, progress, revision, soon, update};
+use common::{Etcd, Three, batch, config, connect, create, delete, end, progress, revision, soon, update};
+use seen::meter::Meter;
 
 fn all(from: Option<Revision>) -> WatchRequest {
     WatchRequest {
@@ -254,4 +256,135 @@ async fn a_watch_that_nobody_reads_holds_back_no_other() {
     }
     let mut late = lazy.pop().expect("many");
     assert_eq!(Some(batch(&mut late).await.0), first, "nothing was dropped for it");
+}
+
+// covers: storage-etcd3/EWATCH-24, storage-etcd3/OPEN-13
+#[tokio::test]
+async fn what_came_before_an_error_is_delivered_before_it() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let kv = etcd.connect().await;
+    let mut raw = etcd_client::Client::connect([etcd.url()], None)
+        .await
+        .expect("connected");
+    let first = create(&kv, "/registry/a", "1").await;
+    let second = create(&kv, "/registry/b", "1").await;
+    // What is no text is no key of ours, and cannot be told: everybody else's changes before it can.
+    raw.put(b"/registry/\xff".to_vec(), "1", None).await.expect("written");
+    create(&kv, "/registry/c", "1").await;
+    // All of it is history by now, and comes in one response.
+    for _ in 0..10 {
+        let mut watch = kv.watch(all(Some(first))).await.expect("accepted");
+        assert_eq!(batch(&mut watch).await.0, first);
+        assert_eq!(batch(&mut watch).await.0, second);
+        let error = soon(watch.items.next()).await.expect("an error");
+        let Err(KvError::Fault(cause)) = error else {
+            panic!("{error:?}")
+        };
+        assert!(cause.to_string().contains(r"/registry/\xff"), "{cause}");
+        assert!(soon(watch.items.next()).await.is_none(), "an error is the last item");
+    }
+}
+
+// covers: storage-etcd3/EWATCH-22, storage-etcd3/EWATCH-29, storage-etcd3/OPEN-03
+#[tokio::test]
+async fn a_watch_that_is_not_read_takes_few_bytes_and_loses_nothing() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let meter = Meter::to(etcd.port()).await;
+    let kv = connect(config([meter.url()])).await;
+    let direct = etcd.connect().await;
+    let mut lazy = kv.watch(all(None)).await.expect("accepted");
+    let mut eager = direct.watch(all(None)).await.expect("accepted");
+    let value = "x".repeat(200_000);
+    let mut wanted = Vec::new();
+    for number in 0..200 {
+        wanted.push(create(&direct, &format!("/registry/{number:03}"), &value).await);
+    }
+    for at in &wanted {
+        assert_eq!(batch(&mut eager).await.0, *at);
+    }
+    // The server has sent all of it to the one that reads. What the other one gets has an end by itself.
+    let (mut sent, mut grew) = (0, u64::MAX);
+    while grew > 100_000 {
+        // Calls share the wire with the watch, and are not held up by what it holds back.
+        for _ in 0..50 {
+            soon(kv.now()).await.expect("answered");
+        }
+        grew = meter.sent() - sent;
+        sent += grew;
+    }
+    assert!(sent < 2_000_000, "of 40 MB: {sent}");
+    for at in wanted {
+        assert_eq!(batch(&mut lazy).await.0, at);
+    }
+    assert!(meter.sent() > 40_000_000);
+}
+
+// covers: storage-etcd3/EWATCH-27
+#[tokio::test]
+async fn a_watch_on_a_member_without_a_leader_is_not_stuck() {
+    let Some(mut three) = Three::start().await else { return };
+    // Of this member only, which stays alive: nothing but its word says that something is wrong.
+    let mut settings = three.members[0].config();
+    settings.resume_deadline = Duration::from_millis(500);
+    settings.watch_probe_interval = Duration::from_secs(3600);
+    let kv = connect(settings).await;
+    let mut ending = kv.watch(all(None)).await.expect("accepted");
+    let first = create(&kv, "/registry/a", "1").await;
+    assert_eq!(batch(&mut ending).await.0, first);
+    three.members[1].kill();
+    three.members[2].kill();
+    let error = end(&mut ending).await;
+    assert!(matches!(error, KvError::Unreachable(_)), "{error:?}");
+    three.members[1].run();
+    three.members[1].ready().await;
+    common::healthy(&kv).await;
+    let mut again = kv.watch(all(Some(first))).await.expect("accepted");
+    assert_eq!(batch(&mut again).await.0, first);
+}
+
+// covers: storage-etcd3/ETCD-10
+#[tokio::test]
+async fn previous_values_come_only_where_they_are_asked_for() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let kv = etcd.connect().await;
+    for previous in [false, true] {
+        let mut watch = kv
+            .watch(WatchRequest { previous, ..all(None) })
+            .await
+            .expect("accepted");
+        let first = create(&kv, "/registry/a", "1").await;
+        let second = update(&kv, "/registry/a", "2", first).await;
+        delete(&kv, "/registry/a", second).await;
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            if let KvWatchItem::Batch { events, .. } = soon(watch.items.next()).await.expect("goes on").expect("sound")
+            {
+                seen.extend(events.into_iter().map(|event| event.previous.map(|pair| pair.value)));
+            }
+        }
+        let (one, two) = (Some("1".into()), Some("2".into()));
+        assert_eq!(seen, if previous { [None, one, two] } else { [None, None, None] });
+    }
+}
+
+// covers: storage-etcd3/EWATCH-26
+#[tokio::test]
+async fn a_watch_that_nobody_wants_any_more_is_none_on_the_server_either() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let kv = etcd.connect().await;
+    let open = async || seen::counted(etcd.port(), "etcd_debugging_mvcc_watcher_total", &[]).await;
+    let mut watches = Vec::new();
+    for _ in 0..5 {
+        watches.push(kv.watch(all(None)).await.expect("accepted"));
+    }
+    // One more looks after compaction.
+    soon(async { while open().await < 6.0 {} }).await;
+    create(&kv, "/registry/a", "1").await;
+    batch(&mut watches[0]).await;
+    watches.truncate(1);
+    soon(async { while open().await > 2.0 {} }).await;
+    kv.close().await;
+    // Its end can be read at any time, and is there once.
+    assert!(matches!(end(&mut watches[0]).await, KvError::Closed));
+    soon(async { while open().await > 0.0 {} }).await;
 }

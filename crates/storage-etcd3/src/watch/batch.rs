@@ -7,6 +7,7 @@ use etcd_client::proto::PbEvent;
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvEvent, KvResult, KvWatchItem};
 
+use crate::cluster::positive;
 use crate::convert;
 
 /// Collects the changes of a revision until it is complete.
@@ -53,13 +54,15 @@ impl Batches {
         out: &mut impl Extend<KvWatchItem>,
     ) -> KvResult<()> {
         for event in events {
-            let (revision, event) = convert::event(event)?;
-            if self.open.is_some_and(|open| revision != open) {
+            // A revision that is complete is delivered whatever becomes of what follows it.
+            let at = event.kv.as_ref().and_then(|stored| positive(stored.mod_revision).ok());
+            if at.is_some() && self.open.is_some() && at != self.open {
                 out.extend(self.finish());
             }
-            if revision < self.next {
+            if at.is_some_and(|at| at < self.next) {
                 continue;
             }
+            let (revision, event) = convert::event(event)?;
             self.open = Some(revision);
             self.events.push(event);
         }
@@ -171,15 +174,24 @@ mod tests {
         assert_eq!(batches.next(), revision(8));
     }
 
+    // covers: storage-etcd3/EWATCH-24
     #[test]
-    fn an_event_of_unknown_type_is_an_error_and_no_panic() {
-        let mut batches = Batches::new(revision(5));
-        let odd = PbEvent {
+    fn an_event_of_unknown_type_is_an_error_after_what_came_before_it() {
+        let odd = |at| PbEvent {
             r#type: 7,
-            ..put("a", 5)
+            ..put("a", at)
         };
-        let mut out: Vec<KvWatchItem> = Vec::new();
-        assert!(batches.events(vec![odd], true, &mut out).is_err());
-        assert!(out.is_empty());
+        for (events, want) in [
+            (vec![odd(5)], vec![]),
+            (vec![put("a", 5), put("a", 6), odd(7)], vec!["5:a", "6:a"]),
+            // Half a revision is none.
+            (vec![put("a", 5), put("a", 6), odd(6)], vec!["5:a"]),
+            (vec![odd(4), put("a", 5), odd(6), put("a", 7)], vec!["5:a"]),
+        ] {
+            let mut batches = Batches::new(revision(5));
+            let mut out: Vec<KvWatchItem> = Vec::new();
+            assert!(batches.events(events, true, &mut out).is_err());
+            assert_eq!(shown(&out), want);
+        }
     }
 }
