@@ -332,7 +332,7 @@ async fn coordination_keys_are_compared_by_version() {
     }
 }
 
-// covers: storage-api/GLOB-11
+// covers: storage-api/GLOB-11, storage-etcd3/LEASE-15
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_end_with_their_lease_each_at_a_revision_of_its_own() {
     for (name, config, _dir) in configs() {

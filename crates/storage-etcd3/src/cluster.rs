@@ -345,3 +345,92 @@ impl<'a> Retry<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use apiserver_storage_api::time::{Clock, ManualClock};
+    use apiserver_storage_kv::KvError;
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use parking_lot::Mutex;
+
+    use super::{Cluster, Retry};
+    use crate::config::EtcdConfig;
+
+    /// A clock that moves by what is slept, and remembers it.
+    #[derive(Debug)]
+    struct Skipping(ManualClock, Mutex<Vec<Duration>>);
+
+    impl Clock for Skipping {
+        fn now(&self) -> SystemTime {
+            self.0.now()
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.0.monotonic()
+        }
+
+        fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+            self.1.lock().push(duration);
+            self.0.advance(duration);
+            futures::future::ready(()).boxed()
+        }
+    }
+
+    // covers: storage-etcd3/EERR-12
+    #[tokio::test]
+    async fn each_member_is_tried_at_once_and_then_after_pauses_that_grow_and_scatter() {
+        let clock = Arc::new(Skipping(ManualClock::new(SystemTime::UNIX_EPOCH), Mutex::default()));
+        let servers = (0..3).map(|number| format!("http://10.0.0.{number}:2379"));
+        let config = EtcdConfig::new(servers).with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let cluster = Cluster::new(config).expect("a sound configuration");
+        let mut retry = Retry::new(&cluster, Duration::from_secs(30));
+        let mut attempts = 1;
+        let end = loop {
+            match retry.pause("refused".into()).await {
+                Ok(()) => attempts += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(end, KvError::Unreachable(_)), "{end:?}");
+        let pauses = clock.1.lock().clone();
+        assert!(attempts >= pauses.len() * 3, "three attempts to a pause");
+        let total: Duration = pauses.iter().sum();
+        assert!(
+            (30.0..32.0).contains(&total.as_secs_f64()),
+            "until there was time enough: {total:?}"
+        );
+        for (round, pause) in pauses.iter().enumerate() {
+            let base = Duration::from_millis(25 << round.min(6)).min(Duration::from_secs(1));
+            assert!(*pause >= base / 2 && *pause <= base * 3 / 2, "{round}: {pause:?}");
+        }
+        let scattered = pauses[10..].windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(scattered > 5, "not in step: {pauses:?}");
+        cluster.close();
+        let mut closed = Retry::new(&cluster, Duration::from_secs(30));
+        let end = loop {
+            if let Err(error) = closed.pause("refused".into()).await {
+                break error;
+            }
+        };
+        assert!(matches!(end, KvError::Closed), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_member_that_failed_is_left_once_by_all_who_saw_it_fail() {
+        let servers = ["http://10.0.0.1:2379", "http://10.0.0.2:2379", "http://10.0.0.3:2379"];
+        let cluster = Cluster::new(EtcdConfig::new(servers)).expect("a sound configuration");
+        for _ in 0..5 {
+            cluster.rotate(0);
+        }
+        assert_eq!(cluster.current().0, 1);
+        cluster.rotate(2);
+        assert_eq!(cluster.current().0, 1, "somebody else's old news");
+        cluster.rotate(1);
+        cluster.rotate(2);
+        assert_eq!(cluster.current().0, 0);
+    }
+}

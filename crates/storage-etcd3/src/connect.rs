@@ -239,3 +239,98 @@ impl AsyncWrite for Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tower::{Service, ServiceExt};
+
+    use super::{Arc, Connector, Line, Lines, TokioIo};
+    use crate::tls::Security;
+
+    /// Both ends of a new connection.
+    async fn connection(connector: &mut Connector, server: &TcpListener) -> (TokioIo<Line>, TcpStream) {
+        let uri = format!("http://{}", server.local_addr().expect("an address"));
+        let uri = uri.parse().expect("a URI");
+        let dial = async { connector.ready().await.expect("ready").call(uri).await };
+        let (line, accepted) = tokio::join!(dial, server.accept());
+        (line.expect("made"), accepted.expect("accepted").0)
+    }
+
+    async fn connector() -> (Connector, Arc<Lines>, TcpListener) {
+        let lines = Arc::new(Lines::default());
+        let connector = Connector::new(Security::Plain, Duration::from_secs(20), Arc::clone(&lines));
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        (connector, lines, server)
+    }
+
+    /// What is read: nothing at the end, an error when it was cut.
+    async fn read(line: &mut TokioIo<Line>) -> std::io::Result<usize> {
+        let mut byte = [0; 1];
+        let read = line.inner_mut().read(&mut byte);
+        tokio::time::timeout(Duration::from_secs(30), read)
+            .await
+            .expect("no hang")
+    }
+
+    #[tokio::test]
+    async fn only_connections_that_say_nothing_are_cut_and_new_ones_are_spared() {
+        let (mut connector, lines, server) = connector().await;
+        let (mut silent, _quiet) = connection(&mut connector, &server).await;
+        let (mut live, mut far) = connection(&mut connector, &server).await;
+        far.write_all(b"before").await.expect("sent");
+        for _ in 0..6 {
+            assert_eq!(read(&mut live).await.expect("alive"), 1);
+        }
+        lines.mark();
+        assert!(lines.silent(), "what came before the mark is no sign");
+        far.write_all(b"x").await.expect("sent");
+        assert_eq!(read(&mut live).await.expect("alive"), 1);
+        assert!(!lines.silent());
+        let (mut new, mut new_far) = connection(&mut connector, &server).await;
+        lines.cut_silent();
+        let error = read(&mut silent).await.expect_err("cut");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted);
+        for (line, far) in [(&mut live, &mut far), (&mut new, &mut new_far)] {
+            far.write_all(b"x").await.expect("sent");
+            assert_eq!(read(line).await.expect("alive"), 1);
+        }
+        lines.cut_all();
+        read(&mut live).await.expect_err("cut");
+        read(&mut new).await.expect_err("cut");
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_read_to_write_or_to_connect_is_woken_by_the_cut() {
+        let (mut connector, lines, server) = connector().await;
+        let (mut reading, _one) = connection(&mut connector, &server).await;
+        let (mut writing, _two) = connection(&mut connector, &server).await;
+        let reader = tokio::spawn(async move { read(&mut reading).await });
+        let writer = tokio::spawn(async move {
+            // More than the system takes on its way to somebody who does not read.
+            loop {
+                writing.inner_mut().write_all(&[0; 1 << 20]).await?;
+            }
+            #[expect(unreachable_code, reason = "names the type of the error")]
+            Ok::<(), std::io::Error>(())
+        });
+        // An address that swallows what is sent to it; where there is no route to it, the dial fails by itself.
+        let uri = "http://192.0.2.1:2379".parse().expect("a URI");
+        let dial = tokio::spawn(connector.ready().await.expect("ready").call(uri));
+        while server.local_addr().is_ok() && lines.open.lock().len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        lines.cut_all();
+        let ended = async { tokio::join!(reader, writer, dial) };
+        let (reader, writer, dial) = tokio::time::timeout(Duration::from_secs(15), ended)
+            .await
+            .expect("no hang");
+        reader.expect("no panic").expect_err("cut");
+        writer.expect("no panic").expect_err("cut");
+        assert!(dial.expect("no panic").is_err(), "cut");
+    }
+}

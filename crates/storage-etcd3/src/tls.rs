@@ -299,3 +299,116 @@ mod files {
         }
     }
 }
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rcgen::{CertificateParams, KeyPair};
+    use tracing::{Event, Level, Metadata, Subscriber, span};
+
+    use super::{EtcdConfig, Files, Security, Tls};
+
+    /// Counts what is logged as a warning.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::WARN
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn files_are_read_again_and_each_thing_wrong_with_them_is_said_once() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str, content: &str| std::fs::write(path(name), content).expect("written");
+        let certificate = || {
+            let key = KeyPair::generate().expect("a key");
+            let cert = CertificateParams::default().self_signed(&key).expect("a certificate");
+            (cert.pem(), key.serialize_pem())
+        };
+        let (cert, key) = certificate();
+        write("ca", &cert);
+        write("cert", &cert);
+        write("key", &key);
+        let config = EtcdConfig::new(["https://127.0.0.1:1"]).with_ca_file(path("ca"));
+        let files = Files::read(&config.with_client_cert(path("cert"), path("key")));
+        let files = files.expect("sound").expect("there is a CA");
+        let warnings = Warnings::default();
+        tracing::subscriber::with_default(warnings.clone(), || {
+            let first = files.refreshed();
+            assert!(Arc::ptr_eq(&first, &files.refreshed()), "unchanged, not made again");
+            let (other, other_key) = certificate();
+            write("cert", &other);
+            for _ in 0..3 {
+                assert!(
+                    Arc::ptr_eq(&first, &files.refreshed()),
+                    "without its key it is not used"
+                );
+            }
+            assert_eq!(warnings.0.load(Ordering::SeqCst), 1, "said once");
+            write("key", &other_key[..other_key.len() / 2]);
+            assert!(Arc::ptr_eq(&first, &files.refreshed()), "half a key");
+            assert_eq!(warnings.0.load(Ordering::SeqCst), 2);
+            write("key", &other_key);
+            let second = files.refreshed();
+            assert!(!Arc::ptr_eq(&first, &second), "both are there");
+            std::fs::remove_file(path("ca")).expect("removed");
+            assert!(Arc::ptr_eq(&second, &files.refreshed()));
+            assert_eq!(warnings.0.load(Ordering::SeqCst), 3);
+            write("ca", &cert);
+            assert!(Arc::ptr_eq(&second, &files.refreshed()), "as it was");
+            std::fs::remove_file(path("ca")).expect("removed");
+            files.refreshed();
+            assert_eq!(
+                warnings.0.load(Ordering::SeqCst),
+                4,
+                "said again, because it was well in between"
+            );
+        });
+    }
+
+    #[test]
+    fn a_server_is_named_and_dialled_as_its_url_says() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let key = KeyPair::generate().expect("a key");
+        let cert = CertificateParams::default().self_signed(&key).expect("a certificate");
+        std::fs::write(dir.path().join("ca"), cert.pem()).expect("written");
+        let config = EtcdConfig::new(["https://127.0.0.1:1"]).with_ca_file(dir.path().join("ca"));
+        let tls = Tls::read(&config).expect("sound");
+        for (server, dialled, named) in [
+            ("https://etcd.example:2379", "http://etcd.example:2379/", "etcd.example"),
+            ("etcd.example:2379", "http://etcd.example:2379/", "etcd.example"),
+            ("https://etcd.example", "http://etcd.example:443/", "etcd.example"),
+            ("https://10.0.0.1:2379", "http://10.0.0.1:2379/", "10.0.0.1"),
+            ("https://[::1]:2379", "http://[::1]:2379/", "::1"),
+            ("https://[::1]", "http://[::1]:443/", "::1"),
+        ] {
+            let (endpoint, security) = tls.endpoint(server).expect("sound");
+            assert_eq!(endpoint.uri().to_string(), dialled, "{server}");
+            let Security::Tls(_, name) = security else {
+                panic!("{server}: not secured")
+            };
+            assert_eq!(name.to_str(), named, "{server}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use apiserver_storage_etcd3::EtcdKv;
 use apiserver_storage_kv::{Expected, Kv, KvError, Lease, WatchRequest};
 
 use apiserver_storage_testing::fixture::{encoded, key, pod, pods};
+use apiserver_storage_testing::proxy::Wire;
 
 use common::{Etcd, Three, batch, config, connect, create, healthy, settled_update, soon, update};
 
@@ -144,6 +145,53 @@ async fn a_member_that_hangs_holds_up_no_call_that_is_under_way() {
     three.members[0].thaw();
     let after = settled_update(&kv, "/registry/a", "4", last).await;
     assert_eq!(batch(&mut watch).await.0, after);
+}
+
+// covers: storage-etcd3/EERR-12
+#[tokio::test]
+async fn a_dead_path_to_a_live_member_is_replaced_under_the_calls_that_wait() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let wire = Wire::to(etcd.port()).await;
+    let mut settings = config([wire.url()]);
+    settings.health_timeout = Duration::from_millis(600);
+    settings.request_timeout = Duration::from_secs(600);
+    let kv = Arc::new(connect(settings).await);
+    let first = create(&kv, "/registry/a", "1").await;
+    let swallowed = wire.swallow();
+    let (reader, writer) = (Arc::clone(&kv), Arc::clone(&kv));
+    let read = tokio::spawn(async move { reader.get("/registry/a", None).await });
+    let write = tokio::spawn(async move { writer.delete_if("/registry/a", first).await });
+    let (pair, _) = soon(read).await.expect("no panic").expect("read over a new connection");
+    assert_eq!(pair.expect("there").revision, first);
+    let write = soon(write).await.expect("no panic");
+    assert!(matches!(write, Err(KvError::OutcomeUnknown(_))), "{write:?}");
+    drop(swallowed);
+}
+
+// covers: storage-etcd3/EERR-07, storage-etcd3/ETCD-12
+#[tokio::test]
+async fn a_member_that_lost_its_leader_is_unhealthy_and_its_watches_go_on_when_there_is_one_again() {
+    let Some(three) = Three::start().await else { return };
+    let mut settings = three.config();
+    settings.health_timeout = Duration::from_millis(600);
+    settings.retry_deadline = Duration::from_secs(1);
+    let kv = connect(settings).await;
+    let mut watch = kv.watch(all()).await.expect("accepted");
+    let first = create(&kv, "/registry/a", "1").await;
+    assert_eq!(batch(&mut watch).await.0, first);
+    three.members[1].freeze();
+    three.members[2].freeze();
+    common::until(|| kv.health().is_err(), "no majority").await;
+    let read = soon(kv.get("/registry/a", None)).await;
+    assert!(
+        matches!(read, Err(KvError::Unreachable(_) | KvError::Timeout(_))),
+        "{read:?}"
+    );
+    three.members[1].thaw();
+    three.members[2].thaw();
+    healthy(&kv).await;
+    let second = settled_update(&kv, "/registry/a", "2", first).await;
+    assert_eq!(batch(&mut watch).await.0, second, "nothing lost, nothing twice");
 }
 
 // covers: storage-etcd3/CFG-06, storage-etcd3/EERR-12
