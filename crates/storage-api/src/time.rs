@@ -120,6 +120,13 @@ impl ManualClock {
         }
     }
 
+    /// How long until the next sleeper is due; none: nobody sleeps.
+    pub fn until_next(&self) -> Option<Duration> {
+        let state = self.0.lock();
+        let waiting = state.sleepers.iter().filter(|(_, sleeper)| !sleeper.is_canceled());
+        waiting.map(|(at, _)| at.saturating_sub(state.elapsed)).min()
+    }
+
     /// How many sleepers wait; lets a test wait for a condition instead of guessing.
     pub fn sleepers(&self) -> usize {
         self.0

@@ -246,7 +246,8 @@ impl Shared {
 
     /// The state at hand, if it is kept up to date.
     pub(crate) fn current(&self) -> Option<Arc<Root>> {
-        self.loaded().filter(|_| self.status.is_ready())
+        let went_back = self.went_back.load(Ordering::Acquire);
+        self.loaded().filter(|_| self.status.is_ready() && !went_back)
     }
 
     /// The cached object as a hint for a write, unless the caller has one. Wrong ones cost time, never correctness.

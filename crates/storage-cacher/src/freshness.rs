@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use apiserver_storage_api::{Result, Revision, Storage, StorageError};
-use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, TryFutureExt};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -72,7 +72,16 @@ impl Drop for Ticket<'_> {
     }
 }
 
-type Answer = Shared<BoxFuture<'static, Result<Revision, Arc<StorageError>>>>;
+type Answer = Shared<BoxFuture<'static, Result<Present, Arc<StorageError>>>>;
+
+/// Where the storage below is.
+#[derive(Debug, Clone)]
+pub(crate) struct Present {
+    /// The revision of the latest write.
+    pub(crate) revision: Revision,
+    /// The identity of the store, asked for after the revision: when it is the one that the cache has, so is the revision's.
+    pub(crate) store: Option<Arc<str>>,
+}
 
 /// One question "which revision is now" at a time. A reader shares an answer only if the question is asked after the
 /// reader came; otherwise the answer could be older than a write that the reader knows of.
@@ -94,7 +103,7 @@ impl std::fmt::Debug for Now {
 
 impl Now {
     /// The backend's current revision, as of some moment after this call began.
-    pub(crate) async fn ask(&self, storage: &Arc<dyn Storage>) -> Result<Revision> {
+    pub(crate) async fn ask(&self, storage: &Arc<dyn Storage>) -> Result<Present> {
         let answer = self.question(storage);
         answer.await.map_err(|error| share(&error))
     }
@@ -119,9 +128,11 @@ impl Now {
                 let _ = before.await;
             }
             flag.store(true, Ordering::SeqCst);
-            storage.current_revision().await.map_err(Arc::new)
+            let revision = storage.current_revision().await?;
+            let store = storage.store_id().await?.map(Into::into);
+            Ok::<_, StorageError>(Present { revision, store })
         };
-        let answer = answer.boxed().shared();
+        let answer = answer.map_err(Arc::new).boxed().shared();
         *last = Some(Question {
             asked,
             answer: answer.clone(),

@@ -127,6 +127,10 @@ impl Shared {
             ..WatchOptions::from_start(WatchStart::After(from))
         };
         let mut watch = self.inner.watch(&Scope::all(self.info.prefix()), options).await?;
+        let store = self.inner.store_id().await?;
+        if self.loaded().is_none_or(|root| root.store.as_deref() != store.as_deref()) {
+            return Err(StorageError::internal("the storage is another one now"));
+        }
         let (mut since, mut bytes, mut batches) = (from, 0, VecDeque::new());
         let ask = async {
             loop {

@@ -47,6 +47,9 @@ mod metrics;
 mod reminders;
 mod status;
 
+#[cfg(test)]
+mod sim;
+
 pub use self::budget::HistoryBudget;
 pub use self::cacher::Cacher;
 pub use self::check::{Comparison, Difference};

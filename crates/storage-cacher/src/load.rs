@@ -53,7 +53,7 @@ impl Feed {
             if shared.status.is_closed() {
                 return Err(StorageError::Closed.into());
             }
-            core.load(revision, entries)
+            core.load(revision, store.as_deref().map(Into::into), entries)
         };
         shared.status.set(State::Ready, now);
         effects.perform();

@@ -152,6 +152,10 @@ impl Shared {
     /// belong to another kind, so that only a progress report can bring the cache there; who waits for it can be served
     /// by the backend, and does not wait for a cache that does not move.
     pub(crate) async fn reach(&self, revision: Revision, consistent: bool) -> Result<Arc<Root>, Behind> {
+        if self.went_back.load(Ordering::Acquire) {
+            // Somebody was answered by another store already; its revisions say nothing about this state.
+            return Err(Behind::Gone);
+        }
         if let Some(root) = self.loaded().filter(|root| root.revision >= revision) {
             return Ok(root);
         }
@@ -213,11 +217,12 @@ impl Shared {
             .ask(&self.inner)
             .await
             .inspect_err(|_| self.metrics.consistent_read(false, Fallback::No))?;
-        if now < before.revision {
+        if now.revision < before.revision || now.store != before.store {
             // The cache knows of revisions that the backend never had: it is another store now.
             self.suspect_reset();
             return self.below(scope, options).await;
         }
+        let now = now.revision;
         match self.reach(now, true).await {
             Ok(root) => {
                 let list = self.serve(&root, root.revision, scope, start, options);

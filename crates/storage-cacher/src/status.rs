@@ -104,6 +104,8 @@ fn retry_after(downtime: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     // covers: storage-cacher/NRDY-05
@@ -150,5 +152,33 @@ mod tests {
         status.set(State::Ready, at(102));
         assert_eq!(cause(at(102)), Some(("apiserver cacher is stopped".into(), 1)));
         assert!(status.is_closed() && !status.is_ready());
+    }
+
+    // covers: storage-cacher/RDY-04, storage-cacher/RDY-03
+    #[test]
+    fn a_waiter_that_comes_too_late_waits_for_the_next_time() {
+        let status = Status::new(Duration::ZERO);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waiters: Vec<_> = (0..10).map(|_| Box::pin(status.settled())).collect();
+        let mut settled = || {
+            let done = waiters.iter_mut().map(|waiter| waiter.as_mut().poll(&mut context));
+            done.filter(std::task::Poll::is_ready).count()
+        };
+        assert_eq!(settled(), 0);
+        status.set(State::Ready, Duration::ZERO);
+        status.set(State::Pending(None), Duration::ZERO);
+        assert_eq!(settled(), 0, "it is pending again");
+        status.set(State::Ready, Duration::ZERO);
+        assert_eq!(settled(), 10, "one transition releases all");
+        drop(waiters);
+        status.set(State::Pending(None), Duration::ZERO);
+        let mut last = Box::pin(status.settled());
+        assert!(last.as_mut().poll(&mut context).is_pending());
+        status.set(State::Closed, Duration::ZERO);
+        assert!(last.as_mut().poll(&mut context).is_ready());
+        assert_eq!(
+            status.check(Duration::ZERO).unwrap_err().cause,
+            "apiserver cacher is stopped"
+        );
     }
 }

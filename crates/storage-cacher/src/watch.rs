@@ -28,6 +28,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::cacher::Shared;
 use crate::core::{Forgotten, From, Subscription};
+use crate::freshness::Present;
 use crate::read::{Behind, exhausted, too_large};
 use crate::watcher::Watcher;
 
@@ -45,30 +46,32 @@ impl Shared {
         if self.current().is_none() && self.wait_ready().await?.is_none() {
             return self.watch_below(scope, options).await;
         }
-        let (from, position) = self.begin(options.start).await?;
-        match self.follow(scope, &options, from, position) {
+        let begin = self.begin(options.start).await?;
+        match self.follow(scope, &options, &begin) {
             Err(error) if error.is_expired() => {}
             other => return other,
         }
-        let From::After(revision) = from else {
+        let From::After(revision) = begin.from else {
             return Err(StorageError::expired_watch());
         };
         self.reach_back(revision).await;
-        match self.follow(scope, &options, from, position) {
+        match self.follow(scope, &options, &begin) {
             Err(error) if error.is_expired() => self.catch_up(scope, options).await,
             other => other,
         }
     }
 
     /// A watch of what the log has, from a cursor on.
-    fn follow(
-        self: &Arc<Self>,
-        scope: &Scope,
-        options: &WatchOptions,
-        from: From,
-        position: Option<Revision>,
-    ) -> Result<Watch> {
-        let subscription = self.subscribe(scope, &options.predicate, from)?;
+    fn follow(self: &Arc<Self>, scope: &Scope, options: &WatchOptions, begin: &Begin) -> Result<Watch> {
+        let subscription = self.subscribe(scope, &options.predicate, begin.from)?;
+        if begin
+            .store
+            .as_ref()
+            .is_some_and(|store| *store != subscription.root.store)
+        {
+            // Another store was listed in between, or is yet to be.
+            return Err(self.status.too_many_requests(self.config.clock.monotonic()));
+        }
         let initial = matches!(options.start, WatchStart::InitialState(_)).then(|| {
             subscription
                 .root
@@ -80,7 +83,7 @@ impl Shared {
             }
             self.pins.add(walk);
         }
-        let position = match (from, position) {
+        let position = match (begin.from, begin.seen) {
             // What the cache has beyond the asked revision is new to this watcher.
             (From::After(_), Some(asked)) => asked,
             // What it has not got yet may be old to it.
@@ -126,10 +129,13 @@ impl Shared {
         let place = Arc::clone(&self.backend_watches).try_acquire_owned();
         let place = place.map_err(|_| StorageError::expired_watch())?;
         let below = self.inner.watch(scope, options.clone()).await?;
+        // Asked after the watch was opened: the log is met only if it is of this store.
+        let store = self.inner.store_id().await?.map(Into::into);
         let state = CatchUp {
             shared: Arc::downgrade(self),
             scope: scope.clone(),
             options,
+            store,
             stage: Stage::Below {
                 watch: below,
                 _place: place,
@@ -143,31 +149,36 @@ impl Shared {
         Ok(Watch::new(items))
     }
 
-    /// Where the watcher's cursor begins, and what it has seen; none: what the cache has.
-    async fn begin(&self, start: WatchStart) -> Result<(From, Option<Revision>)> {
+    /// Where the watcher's cursor begins.
+    async fn begin(&self, start: WatchStart) -> Result<Begin> {
+        let mut begin = Begin {
+            from: From::Tail,
+            seen: None,
+            store: None,
+        };
         match start {
-            WatchStart::InitialState(ReadAt::Any) => Ok((From::Tail, None)),
-            WatchStart::InitialState(ReadAt::NotOlderThan(revision)) => {
-                self.reach_for_watch(revision, false).await?;
-                Ok((From::Tail, None))
-            }
+            WatchStart::InitialState(ReadAt::Any) => {}
+            WatchStart::InitialState(ReadAt::NotOlderThan(revision)) => self.reach_for_watch(revision, false).await?,
             WatchStart::InitialState(ReadAt::MostRecent) => {
                 let now = self.ask_now().await?;
-                self.reach_for_watch(now, true).await?;
-                Ok((From::Tail, None))
+                self.reach_for_watch(now.revision, true).await?;
             }
-            WatchStart::Now => Ok((From::Tail, Some(self.ask_now().await?))),
+            WatchStart::Now => {
+                let now = self.ask_now().await?;
+                (begin.seen, begin.store) = (Some(now.revision), Some(now.store));
+            }
             WatchStart::After(revision) => {
                 self.reach_for_watch(revision, false).await?;
-                Ok((From::After(revision), Some(revision)))
+                (begin.from, begin.seen) = (From::After(revision), Some(revision));
             }
         }
+        Ok(begin)
     }
 
-    async fn ask_now(&self) -> Result<Revision> {
-        let before = self.loaded().map(|root| root.revision);
+    async fn ask_now(&self) -> Result<Present> {
+        let before = self.loaded();
         let now = self.now.ask(&self.inner).await?;
-        if before.is_some_and(|before| now < before) {
+        if before.is_some_and(|before| now.revision < before.revision || now.store != before.store) {
             self.suspect_reset();
             return Err(self.status.too_many_requests(self.config.clock.monotonic()));
         }
@@ -196,12 +207,23 @@ impl Shared {
     }
 }
 
+/// Where a watch of the log begins.
+struct Begin {
+    from: From,
+    /// What the client has seen; none: what the cache has.
+    seen: Option<Revision>,
+    /// The store that this is a revision of, where that is known.
+    store: Option<Option<Arc<str>>>,
+}
+
 /// A watch that reads from the storage below until the log has what comes next.
 struct CatchUp {
     /// Does not keep the cache open.
     shared: Weak<Shared>,
     scope: Scope,
     options: WatchOptions,
+    /// The identity of the storage below.
+    store: Option<Arc<str>>,
     stage: Stage,
     /// The end of the batch that was handed out last.
     delivered: Option<Revision>,
@@ -223,7 +245,12 @@ impl CatchUp {
         if let (Stage::Below { .. }, Some(revision)) = (&self.stage, self.delivered.take()) {
             // The cache ends with its watchers.
             let shared = self.shared.upgrade()?;
-            if let Ok(watch) = shared.follow(&self.scope, &self.options, From::After(revision), Some(revision)) {
+            let begin = Begin {
+                from: From::After(revision),
+                seen: Some(revision),
+                store: Some(self.store.clone()),
+            };
+            if let Ok(watch) = shared.follow(&self.scope, &self.options, &begin) {
                 self.stage = Stage::Cached(watch);
             }
         }

@@ -122,10 +122,9 @@ fn weight(event: &Event) -> usize {
 #[derive(Debug)]
 pub(crate) struct Node {
     revision: Revision,
-    /// None for the start of a ring.
+    /// None where the ring once began, before older records were put in front of it.
     body: Option<Body>,
-    next: ArcSwapOption<Node>,
-    lost: AtomicBool,
+    link: Arc<Link>,
 }
 
 #[derive(Debug)]
@@ -135,30 +134,30 @@ struct Body {
     events: Arc<[Event]>,
 }
 
-impl Node {
-    fn start(revision: Revision) -> Arc<Self> {
-        Self::new(revision, None)
-    }
+/// What is behind a node. A cursor holds this and not the node: who waits keeps no record alive.
+#[derive(Debug, Default)]
+struct Link {
+    next: ArcSwapOption<Node>,
+    lost: AtomicBool,
+}
 
-    fn of(record: &Arc<Record>, events: Arc<[Event]>) -> Arc<Self> {
-        let record = Arc::clone(record);
-        Self::new(record.revision, Some(Body { record, events }))
-    }
-
-    fn new(revision: Revision, body: Option<Body>) -> Arc<Self> {
-        Arc::new(Self {
-            revision,
-            body,
-            next: ArcSwapOption::empty(),
-            lost: AtomicBool::new(false),
-        })
-    }
-
-    /// Cuts the chain behind this node.
+impl Link {
+    /// Cuts the chain here.
     fn cut(&self) {
         // The order matters to a reader that finds no next node and then asks why.
         self.lost.store(true, Ordering::Release);
         self.next.store(None);
+    }
+}
+
+impl Node {
+    fn of(record: &Arc<Record>, events: Arc<[Event]>) -> Arc<Self> {
+        let record = Arc::clone(record);
+        Arc::new(Self {
+            revision: record.revision,
+            body: Some(Body { record, events }),
+            link: Arc::default(),
+        })
     }
 
     fn record(&self) -> Option<&Arc<Record>> {
@@ -168,7 +167,7 @@ impl Node {
 
 /// A place in a ring.
 #[derive(Debug, Clone)]
-pub(crate) struct Cursor(Arc<Node>);
+pub(crate) struct Cursor(Arc<Link>);
 
 /// What a cursor finds.
 #[derive(Debug)]
@@ -187,11 +186,10 @@ impl Cursor {
         loop {
             match self.0.next.load_full() {
                 Some(next) => {
-                    self.0 = next;
-                    if let Some(Body { record, events }) = &self.0.body {
+                    self.0 = Arc::clone(&next.link);
+                    if let Some(Body { record, events }) = &next.body {
                         return Next::Record(Arc::clone(record), Arc::clone(events));
                     }
-                    // Where the ring once began, before older records were put in front of it.
                 }
                 None if self.0.lost.load(Ordering::Acquire) => return Next::Lost,
                 None => return Next::Empty,
@@ -249,8 +247,8 @@ impl Epoch {
 /// The records that concern one selection.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    /// The node before the first kept one.
-    before: Arc<Node>,
+    /// Leads to the first kept node.
+    before: Arc<Link>,
     nodes: VecDeque<Arc<Node>>,
     /// All records of the selection above this revision are here.
     since: Revision,
@@ -259,7 +257,7 @@ pub(crate) struct Ring {
 impl Ring {
     pub(crate) fn new(since: Revision) -> Self {
         Self {
-            before: Node::start(since),
+            before: Arc::default(),
             nodes: VecDeque::new(),
             since,
         }
@@ -273,23 +271,29 @@ impl Ring {
 
     /// Puts what happened before the ring began, above `since`, in front of it.
     pub(crate) fn prepend(&mut self, since: Revision, records: &[Arc<Record>]) {
-        let before = Node::start(since);
+        let before = Arc::new(Link::default());
         let mut last = Arc::clone(&before);
         let mut nodes = VecDeque::with_capacity(records.len() + 1 + self.nodes.len());
-        for record in records {
-            let node = Node::of(record, Arc::clone(&record.events));
+        let mut append = |node: Arc<Node>| {
             last.next.store(Some(Arc::clone(&node)));
-            last = Arc::clone(&node);
+            last = Arc::clone(&node.link);
             nodes.push_back(node);
+        };
+        for record in records {
+            append(Node::of(record, Arc::clone(&record.events)));
         }
-        last.next.store(Some(Arc::clone(&self.before)));
-        nodes.push_back(Arc::clone(&self.before));
+        // Leads to where the ring began, so that cursors that stand there go on as well.
+        append(Arc::new(Node {
+            revision: self.since,
+            body: None,
+            link: Arc::clone(&self.before),
+        }));
         nodes.append(&mut self.nodes);
         (self.before, self.nodes, self.since) = (before, nodes, since);
     }
 
-    fn tail(&self) -> &Arc<Node> {
-        self.nodes.back().unwrap_or(&self.before)
+    fn tail(&self) -> &Arc<Link> {
+        self.nodes.back().map_or(&self.before, |node| &node.link)
     }
 
     /// A cursor behind everything.
@@ -303,11 +307,8 @@ impl Ring {
             return None;
         }
         let at = self.nodes.partition_point(|node| node.revision <= revision);
-        let node = at
-            .checked_sub(1)
-            .and_then(|at| self.nodes.get(at))
-            .unwrap_or(&self.before);
-        Some(Cursor(Arc::clone(node)))
+        let node = at.checked_sub(1).and_then(|at| self.nodes.get(at));
+        Some(Cursor(Arc::clone(node.map_or(&self.before, |node| &node.link))))
     }
 
     /// Forgets records up to this revision.
@@ -315,7 +316,7 @@ impl Ring {
         while self.nodes.front().is_some_and(|node| node.revision <= through) {
             self.before.cut();
             if let Some(node) = self.nodes.pop_front() {
-                self.before = node;
+                self.before = Arc::clone(&node.link);
             }
         }
         self.since = self.since.max(through);
@@ -350,7 +351,7 @@ impl Drop for Ring {
         self.before.cut();
         let last = self.nodes.len() - 1;
         for node in self.nodes.iter().take(last) {
-            node.cut();
+            node.link.cut();
         }
     }
 }

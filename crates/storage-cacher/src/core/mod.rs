@@ -214,12 +214,13 @@ impl Core {
     }
 
     /// The state as listed. Begins a new epoch: the log is empty and starts at `revision`.
-    pub(crate) fn load(&mut self, revision: Revision, entries: Vec<Entry>) -> Effects {
-        let root = Root::load(revision, self.superseded, entries, &self.indexes);
+    pub(crate) fn load(&mut self, revision: Revision, store: Option<Arc<str>>, entries: Vec<Entry>) -> Effects {
+        let mut root = Root::load(revision, self.superseded, entries, &self.indexes);
+        root.store = store;
         let old = self.published.load_full();
         // Watchers that had seen everything go on only where the list shows the very state that they have seen.
         let continues = old
-            .filter(|old| old.revision == revision && old.same_objects(&root))
+            .filter(|old| old.revision == revision && old.store == root.store && old.same_objects(&root))
             .map(|old| old.revision);
         self.publish(root);
         let effects = self.restart(revision, End::Listed(continues));
@@ -469,8 +470,11 @@ impl Core {
         from: From,
     ) -> Option<Result<Subscription, Forgotten>> {
         let root = self.published.load_full()?;
-        if matches!(from, From::After(revision) if revision < self.base) {
-            return Some(Err(Forgotten));
+        match from {
+            From::After(revision) if revision < self.base => return Some(Err(Forgotten)),
+            // The state went back since the watcher was told that it may begin there.
+            From::After(revision) if revision > root.revision => return None,
+            _ => {}
         }
         let whole = scope.as_str() == &*self.prefix && matches!(scope, Scope::Under(_));
         let (selection, ring) = if whole && predicate.is_empty() {

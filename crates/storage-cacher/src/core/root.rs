@@ -105,6 +105,8 @@ impl Probe<Posting> for Under<'_, Behind<'_>> {
 pub(crate) struct Root {
     /// Everything up to this revision is in the state, nothing above it.
     pub(crate) revision: Revision,
+    /// The identity of the store that the state is of: revisions of two stores are never compared.
+    pub(crate) store: Option<Arc<str>>,
     /// Bytes that were superseded before this state, counted since the cache began: what a pinned state costs.
     pub(crate) superseded: u64,
     /// Bytes of the objects.
@@ -132,6 +134,7 @@ impl Root {
         let unreadable = Tree::from_sorted(unreadable);
         Self {
             revision,
+            store: None,
             superseded,
             live: entries.iter().map(Entry::weight).sum(),
             state: Tree::from_sorted(entries),

@@ -72,15 +72,20 @@ fn is(entry: &Entry, key: &str, value: &Value) -> bool {
 pub(super) fn is_state(view: &View, truth: &Truth, revision: u64, entries: &[Entry]) -> bool {
     let state = view.state(truth, revision);
     state.len() == entries.len()
-        && state.iter().zip(entries).all(|((key, value), entry)| {
-            is(entry, key, value) && entry.revision().get() == value.revision
-        })
+        && state
+            .iter()
+            .zip(entries)
+            .all(|((key, value), entry)| is(entry, key, value) && entry.revision().get() == value.revision)
 }
 
 /// The stores whose state of this revision a list shows.
 pub(super) fn stores_of(world: &World, view: &View, revision: u64, entries: &[Entry]) -> Vec<usize> {
     (0..=world.generation())
-        .filter(|&at| world.with_truth(at, |truth| revision <= truth.revision && is_state(view, truth, revision, entries)))
+        .filter(|&at| {
+            world.with_truth(at, |truth| {
+                revision <= truth.revision && is_state(view, truth, revision, entries)
+            })
+        })
         .collect()
 }
 
@@ -105,7 +110,13 @@ pub(super) enum Position {
 
 impl Follow {
     /// The initial state has ended.
-    pub(super) fn initial_end(&mut self, view: &View, truth: &Truth, revision: u64, told: &[Entry]) -> Result<(), String> {
+    pub(super) fn initial_end(
+        &mut self,
+        view: &View,
+        truth: &Truth,
+        revision: u64,
+        told: &[Entry],
+    ) -> Result<(), String> {
         let Position::Initial = self.position else {
             return Err("the initial state ended twice".into());
         };

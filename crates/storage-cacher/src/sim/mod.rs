@@ -1,0 +1,116 @@
+//! A deterministic simulation of the whole cache: feed, readers and watchers over a storage that fails, on one thread, in an
+//! order that a seed decides, with a clock of its own. The same seed is the same run.
+//!
+//! What holds in every run: a list is exactly the state of its revision, and as fresh as it was asked to be; what is at hand
+//! never gets older; a watch is bookmarkable, ordered, unique, atomic, reliable, resumable, filtered, tells the previous
+//! value and what is new (the properties that etcd promises of its watches); and when all is quiet everybody has been told
+//! everything.
+//!
+//! `SIM_SEEDS=10000 cargo test --release -p apiserver-storage-cacher sim` runs more than the usual number;
+//! `SIM_SEED=4711` runs one, and is what a failure names.
+
+mod check;
+mod clients;
+mod executor;
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver_storage_api::Storage;
+use parking_lot::Mutex;
+
+use self::clients::Client;
+use self::executor::{Dice, Executor};
+use self::world::{Faults, Wire, World};
+use crate::{Cacher, CacherConfig};
+
+const SEEDS: u64 = 300;
+const READERS: usize = 3;
+const WATCHERS: usize = 5;
+const STEPS: usize = 25;
+
+/// What goes wrong in a run, and whether history may get lost in it.
+fn faults(dice: &Dice) -> (Faults, bool) {
+    let some = |most| if dice.percent(60) { dice.below(most) } else { 0 };
+    let mut faults = Faults {
+        errors: some(12),
+        breaks: some(10),
+        slow: some(15),
+        deaf: some(60),
+        compactions: 0,
+        resets: 0,
+    };
+    let lossless = dice.percent(40);
+    if !lossless {
+        faults.compactions = some(15);
+        faults.resets = some(6);
+    }
+    (faults, lossless)
+}
+
+fn config(world: &World, lossless: bool) -> CacherConfig {
+    let dice = &world.dice;
+    let config = CacherConfig::new(Arc::new(world.clock.clone()), dice.rng())
+        .with_check_period(dice.percent(30).then_some(Duration::from_secs(20)));
+    if lossless || dice.percent(50) {
+        return config;
+    }
+    // Little history: watchers fall off, and earlier states are forgotten.
+    config
+        .with_history_bytes(2_000 + dice.below(20_000))
+        .with_history_min_records(dice.below(5))
+        .with_history_time(Duration::from_secs(dice.below(20) as u64))
+}
+
+/// Runs one seed. The error says what was not as promised.
+fn simulate(seed: u64) -> Result<(), String> {
+    let dice = Dice::new(seed);
+    let (faults, lossless) = faults(&dice);
+    let world = World::new(dice.clone(), faults);
+    let below: Arc<dyn Storage> = Arc::new(Wire::new(Arc::clone(&world)));
+    let (cache, feed) = Cacher::parts(below, config(&world, lossless));
+    let client = Client {
+        world: Arc::clone(&world),
+        cache: Arc::new(cache),
+        lossless,
+    };
+    let mut executor = Executor::new(dice.clone(), world.clock.clone());
+    executor.spawn("feed".into(), false, feed);
+    for at in 0..1 + dice.below(2) {
+        executor.spawn(format!("writer {at}"), true, client.clone().write(STEPS));
+    }
+    for at in 0..READERS {
+        executor.spawn(format!("reader {at}"), true, client.clone().read(STEPS));
+    }
+    let watchers: Vec<_> = (0..WATCHERS).map(|_| Arc::new(Mutex::new(None))).collect();
+    for (at, watching) in watchers.iter().enumerate() {
+        let watching = Arc::clone(watching);
+        executor.spawn(format!("watcher {at}"), false, client.clone().watch(watching));
+    }
+    executor.run(|| world.violation().is_some())?;
+    executor.spawn("last look".into(), true, client.last_look(watchers));
+    executor.run(|| world.violation().is_some())?;
+    world.violation().map_or(Ok(()), Err)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn every_order_of_events_keeps_the_promises() {
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let failed: Vec<String> = seeds
+        .filter_map(|seed| Some(format!("SIM_SEED={seed}: {}", simulate(seed).err()?)))
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} seeds failed:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
+}
