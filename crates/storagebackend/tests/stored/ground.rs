@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use apiserver_storage_api::time::{OsRng, SystemClock};
 use apiserver_storage_api::{
-    Change, Encoded, Entry, Event, Key, ResourceInfo, Revision, Scope, Storage, StorageError, UpdateOptions, WatchItem,
-    WatchOptions, WatchStart,
+    Change, Encoded, Entry, Event, Key, ResourceInfo, Revision, Scope, Storage, StorageError, UpdateOptions, Watch,
+    WatchItem, WatchOptions, WatchStart,
 };
 use apiserver_storage_cacher::{Cacher, CacherConfig};
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Ground<K> {
     pub(crate) kv: Arc<K>,
     cached: bool,
+    /// A new watch waits a tenth of a second for its first change, as etcd's do.
+    pub(crate) slow_watches: bool,
     /// What must live as long: a directory, a server.
     _keep: Box<dyn Any + Send + Sync>,
 }
@@ -45,7 +47,9 @@ pub(crate) async fn disk() -> Ground<EmbeddedKv> {
 pub(crate) async fn etcd() -> Option<Ground<apiserver_storage_etcd3::EtcdKv>> {
     let etcd = crate::etcd::Etcd::start().await?;
     let kv = etcd.connect().await;
-    Some(Ground::new(kv, etcd))
+    let mut ground = Ground::new(kv, etcd);
+    ground.slow_watches = true;
+    Some(ground)
 }
 
 impl<K: Kv> Ground<K> {
@@ -53,6 +57,7 @@ impl<K: Kv> Ground<K> {
         Self {
             kv: Arc::new(kv),
             cached: false,
+            slow_watches: false,
             _keep: Box::new(keep),
         }
     }
@@ -91,6 +96,14 @@ impl<K: Kv> Ground<K> {
         match self.kv.put_if(key, value, expected, lease).await.unwrap() {
             WriteOutcome::Applied(revision) => revision,
             WriteOutcome::Mismatch { .. } => panic!("{key}: nobody else writes"),
+        }
+    }
+
+    /// Takes away what is there.
+    pub(crate) async fn remove(&self, key: &str) {
+        if let Some(pair) = self.raw(key).await {
+            let outcome = self.kv.delete_if(key, pair.revision).await.unwrap();
+            assert!(matches!(outcome, WriteOutcome::Applied(_)), "{key}: nobody else writes");
         }
     }
 
@@ -166,4 +179,25 @@ pub(crate) async fn changes(store: &Arc<dyn Storage>, scope: &Scope, after: Revi
         }
     }
     events
+}
+
+/// A watch of what happens after this call.
+pub(crate) async fn watch_from_now(store: &Arc<dyn Storage>, scope: &Scope) -> Watch {
+    let now = store.current_revision().await.unwrap();
+    let options = WatchOptions::from_start(WatchStart::After(now));
+    soon("a watch", store.watch(scope, options)).await.unwrap()
+}
+
+/// The next change that a watch shows, which is alone at its revision.
+pub(crate) async fn next_change(watch: &mut Watch) -> Event {
+    loop {
+        match soon("a change", watch.next()).await {
+            Some(Ok(WatchItem::Batch(batch))) => match &*batch.events {
+                [event] => return event.clone(),
+                events => panic!("not one change: {events:?}"),
+            },
+            Some(Ok(WatchItem::Progress(_))) => {}
+            other => panic!("no change: {other:?}"),
+        }
+    }
 }

@@ -1,14 +1,14 @@
 //! What storage must know of the recorded kinds: built-in ones by the data of the project, custom ones by the
 //! definitions that were recorded with their objects.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use apiserver_resources::crd::{self, CustomKind};
 use apiserver_resources::normalizer;
 use apiserver_resources::types::TypeRegistry;
 use apiserver_storage_api::{Key, ResourceInfo};
 
-use crate::data;
+use crate::data::{self, Object};
 
 /// The kind of a resource.
 pub(crate) fn info(group: &str, resource: &str) -> ResourceInfo {
@@ -20,12 +20,16 @@ pub(crate) fn info(group: &str, resource: &str) -> ResourceInfo {
     }
 }
 
+/// The recorded definitions.
+static DEFINITIONS: LazyLock<Vec<Object>> = LazyLock::new(|| {
+    let mut objects = data::objects();
+    objects.retain(|object| object.resource == "customresourcedefinitions");
+    objects
+});
+
 fn custom(group: &str, resource: &str) -> ResourceInfo {
-    let definitions = data::objects();
-    let mut definitions = definitions
+    let definition = DEFINITIONS
         .iter()
-        .filter(|object| object.resource == "customresourcedefinitions");
-    let definition = definitions
         .find(|object| object.key.ends_with(&format!("/{resource}.{group}")))
         .unwrap_or_else(|| panic!("nobody knows {resource} of {group:?}"));
     let kind = CustomKind::parse(&definition.served[0]).expect("a sound definition");

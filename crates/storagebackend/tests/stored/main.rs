@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod data;
+mod encryption;
+mod errors;
 #[cfg(feature = "etcd3")]
 mod etcd;
 mod ground;
