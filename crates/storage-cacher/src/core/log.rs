@@ -1,10 +1,10 @@
 //! The log that all watchers read: records, rings of postings, and cursors on them.
 //!
 //! A ring is a linked chain of nodes, one per record that concerns its selection, each with what its watchers see of the
-//! record: looked at once, by the writer, for all of them. A cursor holds the node that was read
-//! last; what comes next is behind it, found without a lock. The writer appends at the tail and forgets at the front:
-//! forgetting a node cuts the chain before it, so that a cursor that had not come that far notices
-//! ([`Next::Lost`]) and keeps nothing alive. Appending and forgetting happen under the core's lock.
+//! record: looked at once, by the writer, for all of them. A cursor holds the link behind the node that was read last;
+//! what comes next is found there, without a lock. The writer appends at the tail and forgets at the front: forgetting a
+//! node cuts the chain before it, so that a cursor that had not come that far notices ([`Next::Lost`]). A cursor keeps
+//! no record alive. Appending and forgetting happen under the core's lock.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

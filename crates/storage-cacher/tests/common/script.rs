@@ -51,10 +51,16 @@ struct State {
     id: Option<String>,
     stats: Stats,
     padding: String,
+    /// So many changes are told to nobody.
+    lost: usize,
 }
 
 impl State {
     fn tell(&mut self, item: &WatchItem) {
+        if self.lost > 0 && matches!(item, WatchItem::Batch(_)) {
+            self.lost -= 1;
+            return;
+        }
         if self.held {
             self.pending.push(item.clone());
             return;
@@ -207,6 +213,11 @@ impl Script {
 
     pub fn set_id(&self, id: &str) {
         self.state.lock().id = Some(id.to_owned());
+    }
+
+    /// So many changes are told to no watch.
+    pub fn lose(&self, changes: usize) {
+        self.state.lock().lost = changes;
     }
 
     /// Objects that are written from here on carry this.
