@@ -97,7 +97,11 @@ impl Shared {
 
     // deviates: storage-etcd3/STREAM-01: streams carry ranges that are bounded by nothing. Lists ask for parts that are
     // bounded by bytes and read ahead by one, so a stream would have to be cut off and begun anew with each of them; they
-    // are read in pages, as is the initial state of a watch (also STREAM-06, STREAM-07, EWATCH-08, EWATCH-09).
+    // are read in pages, as is the initial state of a watch (also EWATCH-08, EWATCH-09).
+    // deviates: storage-etcd3/PAGE-20: there is no vector of all results that could grow: what is found in a page is
+    // handed on before the next one is looked at.
+    // deviates: storage-etcd3/PAGE-21: what is let go at a time is a page, which is bounded by bytes. Nothing of it stays
+    // because of an object that does: each value is memory of its own.
     pub(crate) async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
         if request.end.as_ref().is_some_and(|end| *end <= request.start) {
             // etcd would take an empty end for a single key.

@@ -72,6 +72,8 @@ impl Shared {
         Ok(WriteOutcome::Mismatch { current, revision })
     }
 
+    // concerns: storage-etcd3/ETCD-13: a write that the server gave up on may be applied later, so its error says that
+    // the outcome is not known, and nothing here sends it again.
     /// Runs a transaction that writes.
     pub(crate) async fn transaction(&self, txn: Txn) -> KvResult<(PbTxnResponse, Revision)> {
         let mark = self.cluster.mark();

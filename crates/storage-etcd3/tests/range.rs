@@ -1,5 +1,4 @@
 //! Lists of objects on a real server: what is asked of it, and what becomes of lists when it fails between two pages.
-#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod common;
 mod seen;

@@ -142,7 +142,7 @@ async fn an_answer_may_be_larger_than_the_usual_limit_of_a_message() {
     assert_eq!(page.pairs.iter().map(|pair| pair.value.len()).sum::<usize>(), 6_000_000);
 }
 
-// covers: storage-etcd3/SIZE-01, storage-etcd3/SIZE-03, storage-etcd3/EERR-04
+// covers: storage-etcd3/SIZE-01, storage-etcd3/SIZE-03, storage-etcd3/EERR-04, storage-etcd3/RCLI-03
 #[tokio::test]
 async fn a_value_that_is_too_large_is_refused_by_its_size() {
     let Some(etcd) = Etcd::start().await else { return };

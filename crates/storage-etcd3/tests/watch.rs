@@ -285,7 +285,7 @@ async fn what_came_before_an_error_is_delivered_before_it() {
     }
 }
 
-// covers: storage-etcd3/EWATCH-22, storage-etcd3/EWATCH-29, storage-etcd3/OPEN-03
+// covers: storage-etcd3/EWATCH-29, storage-etcd3/OPEN-03
 #[tokio::test]
 async fn a_watch_that_is_not_read_takes_few_bytes_and_loses_nothing() {
     let Some(etcd) = Etcd::start().await else { return };

@@ -1,6 +1,5 @@
 //! Watches of objects on a real server: the initial state and what follows it, what is decoded and counted, and how they
 //! end.
-#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod common;
 mod seen;
@@ -20,6 +19,8 @@ use apiserver_storage_testing::fixture::{
 use common::{Etcd, connect, soon};
 use seen::{Book, Seen};
 
+/// More than are looked at where no sizes are known.
+const OBJECTS: u64 = 210;
 const FROM_STATE: WatchStart = WatchStart::InitialState(ReadAt::MostRecent);
 
 // covers: storage-etcd3/EWATCH-02, storage-etcd3/EWATCH-04, storage-etcd3/EWATCH-05, storage-etcd3/EWATCH-06, storage-etcd3/EWATCH-12
@@ -196,4 +197,37 @@ async fn a_watch_ends_with_what_happened_or_without_a_word_where_it_was_called_o
     kv.close().await;
     let item: Option<Result<WatchItem, _>> = soon(called_off.item()).await;
     assert!(item.is_none(), "{item:?}");
+}
+
+// covers: storage-etcd3/EWATCH-21, storage-etcd3/OPEN-11
+#[tokio::test]
+async fn changes_that_pass_by_tell_how_large_objects_are() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let seen = Seen::new(etcd.connect().await);
+    let (store, writer) = (seen.store(pods()), seen.store(pods()));
+    let mut watch = Watching::all(&store, WatchStart::Now).await;
+    let mut bytes = 0;
+    for number in 0..OBJECTS {
+        let name = format!("p{number:03}");
+        create_pod(&writer, "ns", &name).await;
+        watch.expect(EventKind::Added, &key("ns", &name)).await;
+        let (stored, _) = seen
+            .kv
+            .get(&format!("/registry{}", key("ns", &name)), None)
+            .await
+            .unwrap();
+        bytes += stored.unwrap().value.len() as u64;
+    }
+    delete(&writer, &key("ns", "p000")).await;
+    watch.expect(EventKind::Deleted, &key("ns", "p000")).await;
+    seen.take();
+    let stats = store.stats().await.unwrap();
+    let each = bytes / OBJECTS;
+    assert_eq!((stats.count, stats.average_size), (OBJECTS - 1, each));
+    let asked = seen.take();
+    assert_eq!(asked.ranges.len(), 1);
+    assert!(
+        asked.ranges[0].request.count_only,
+        "no key and no value was read: {asked:?}"
+    );
 }

@@ -178,7 +178,7 @@ impl Transformer for KeyService {
     }
 }
 
-// covers: storage-api/GATE-03, storage-api/WATCH-25, storage-api/WATCH-32, storage-api/WATCH-34, storage-etcd3/OPEN-13
+// covers: storage-api/GATE-03, storage-api/WATCH-25, storage-api/WATCH-32, storage-api/WATCH-34, storage-etcd3/OPEN-13, storage-etcd3/EWATCH-23
 #[tokio::test]
 async fn values_are_decrypted_side_by_side_and_told_in_order_up_to_the_first_error() {
     let service = KeyService::default();

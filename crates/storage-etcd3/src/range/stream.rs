@@ -24,6 +24,14 @@ use crate::error::{Failure, classify, fault};
 use crate::member::Member;
 use crate::shared::Shared;
 
+// concerns: storage-etcd3/ETCD-07: no version is asked for here: a server has streams or says that it has none, and old
+// flags are the operator's. Tests run on 3.4 and 3.5, and on 3.7 where there is one (also RCLI-01).
+// concerns: storage-etcd3/STREAM-13: that parts are small is the server's doing, and all that is needed: the client takes
+// what comes, and its window bounds what is on the way (also STREAM-14).
+// concerns: storage-etcd3/STREAM-19: no order and no filters are asked for, and what stands between with no streams says
+// so as an old server does.
+// concerns: storage-etcd3/STREAM-18: nothing is decoded while a stream is read, so its time is the time of reading.
+
 /// How long a member that has no streams is not asked for one again. It may have been upgraded then.
 const LACKING: Duration = Duration::from_secs(600);
 /// So many keys fit into one answer, and are not worth a stream.

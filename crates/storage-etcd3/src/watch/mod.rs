@@ -32,6 +32,8 @@ use crate::shared::Shared;
 /// How far the resumed watches of a broken connection are apart.
 const RESUME_SPREAD: Duration = Duration::from_millis(20);
 
+// deviates: storage-etcd3/EWATCH-14: the call returns when the watch is accepted and, where an initial state goes before
+// it, when its first page is there; `WatchItem::InitialEnd` says when the rest of that work is done.
 /// Opens a watch; returns when a member has accepted it.
 pub(crate) async fn open(shared: Arc<Shared>, request: WatchRequest) -> KvResult<KvWatch> {
     let cluster = &shared.cluster;
@@ -114,6 +116,12 @@ enum Wake {
     Closed,
 }
 
+// deviates: storage-etcd3/EWATCH-22: there are no stages and no queues between them: the reader pulls the server's stream,
+// and what waits for a key service is a few values of that one reader.
+// deviates: storage-etcd3/EWATCH-32: without queues nobody is blocked on one. A reader that is slow holds back its own
+// stream, and etcd counts those that it cannot send to.
+// concerns: storage-etcd3/ETCD-09: a watch that catches up, or cannot be sent to, gets its events late and many at a
+// time. It is silent for no other reason than a dead one, so it is given more time at each probe.
 /// A running watch.
 struct Live {
     shared: Arc<Shared>,
