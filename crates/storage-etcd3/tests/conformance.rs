@@ -29,38 +29,29 @@ use common::{Etcd, Three};
 const MEMBERS: &str = "APISERVER_ETCD_MEMBERS";
 
 /// The servers of a case.
-enum Servers {
-    One(Etcd),
-    Three(Three),
-}
+struct Servers(Vec<Etcd>);
 
 impl Servers {
     /// Starts as many as are asked for; `None` where tests are to be skipped.
     async fn start() -> Option<Self> {
-        match std::env::var(MEMBERS).as_deref() {
-            Err(_) | Ok("" | "1") => Etcd::start().await.map(Self::One),
-            Ok("3") => Three::start().await.map(Self::Three),
+        let members = match std::env::var(MEMBERS).as_deref() {
+            Err(_) | Ok("" | "1") => vec![Etcd::start().await?],
+            Ok("3") => Three::start().await?.members,
             Ok(other) => panic!("{MEMBERS} is 1 or 3, not {other:?}"),
-        }
+        };
+        Some(Self(members))
     }
 
     /// A connection to all of them.
     async fn connect(&self) -> EtcdKv {
-        match self {
-            Self::One(etcd) => etcd.connect().await,
-            Self::Three(three) => common::connect(three.config()).await,
-        }
+        common::connect(common::config(self.0.iter().map(Etcd::url))).await
     }
 
     /// Kills all of them, and starts them again on the same data.
     async fn restart(&mut self) {
-        let members = match self {
-            Self::One(etcd) => std::slice::from_mut(etcd),
-            Self::Three(three) => &mut three.members,
-        };
-        members.iter_mut().for_each(Etcd::kill);
-        members.iter_mut().for_each(Etcd::run);
-        for member in members {
+        self.0.iter_mut().for_each(Etcd::kill);
+        self.0.iter_mut().for_each(Etcd::run);
+        for member in &mut self.0 {
             member.ready().await;
         }
     }
