@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::certificates::Certificates;
 use super::server::free_port;
@@ -20,6 +21,10 @@ const CALL: Duration = Duration::from_secs(20);
 pub(super) struct Etcd {
     members: Vec<Option<Owned>>,
     endpoints: Vec<String>,
+    /// Where each member finds the others, and all of them as etcd's flag has it.
+    peers: Vec<String>,
+    cluster: String,
+    etcd: PathBuf,
     etcdctl: PathBuf,
     certificates: Option<Certificates>,
     folder: PathBuf,
@@ -40,8 +45,12 @@ impl Etcd {
             .collect::<Result<_>>()?;
         let peers: Vec<_> = ports
             .iter()
+            .map(|(_, peer)| format!("http://127.0.0.1:{peer}"))
+            .collect();
+        let cluster: Vec<_> = peers
+            .iter()
             .enumerate()
-            .map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}"))
+            .map(|(n, peer)| format!("m{n}={peer}"))
             .collect();
         let mut etcd = Self {
             members: Vec::new(),
@@ -49,23 +58,26 @@ impl Etcd {
                 .iter()
                 .map(|(client, _)| format!("{scheme}://127.0.0.1:{client}"))
                 .collect(),
+            cluster: cluster.join(","),
+            peers,
+            etcd: tools.etcd.clone(),
             etcdctl: tools.etcdctl.clone(),
             certificates,
             folder: folder.to_owned(),
         };
-        for (number, (_, peer)) in ports.iter().enumerate() {
-            let peer = format!("http://127.0.0.1:{peer}");
-            let member = etcd.member(&tools.etcd, number, &peer, &peers.join(","))?;
+        for number in 0..count {
+            let member = etcd.member(number)?;
             etcd.members.push(Some(Owned(member)));
         }
         etcd.wait_healthy()?;
         Ok(etcd)
     }
 
-    fn member(&self, program: &Path, number: usize, peer: &str, cluster: &str) -> Result<std::process::Child> {
-        let log = File::create(self.folder.join(format!("m{number}.log")))?;
-        let client = &self.endpoints[number];
-        let mut command = Command::new(program);
+    fn member(&self, number: usize) -> Result<std::process::Child> {
+        let log = self.folder.join(format!("m{number}.log"));
+        let log = File::options().create(true).append(true).open(log)?;
+        let (client, peer) = (&self.endpoints[number], &self.peers[number]);
+        let mut command = Command::new(&self.etcd);
         command.args([
             "--name",
             &format!("m{number}"),
@@ -82,7 +94,7 @@ impl Etcd {
             "--initial-advertise-peer-urls",
             peer,
             "--initial-cluster",
-            cluster,
+            &self.cluster,
         ]);
         if let Some(files) = &self.certificates {
             command
@@ -98,7 +110,7 @@ impl Etcd {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))
+            .with_context(|| format!("cannot start {}", self.etcd.display()))
     }
 
     /// Kills one member for good, and waits until the others have a leader. A write that is under way at a dying leader
@@ -106,6 +118,41 @@ impl Etcd {
     pub(super) fn kill(&mut self, number: usize) -> Result<()> {
         self.members[number] = None;
         self.wait_healthy()
+    }
+
+    /// Kills one member and waits for nothing.
+    pub(super) fn kill_at_once(&mut self, number: usize) {
+        self.members[number] = None;
+    }
+
+    /// Starts a killed member on the data it has, and waits until it takes part again.
+    pub(super) fn start_again(&mut self, number: usize) -> Result<()> {
+        let member = self.member(number)?;
+        self.members[number] = Some(Owned(member));
+        self.wait_healthy()
+    }
+
+    /// Sends a signal to a member: `-STOP`, `-CONT`.
+    pub(super) fn signal(&self, number: usize, signal: &str) -> Result<()> {
+        let member = self.members[number].as_ref().context("the member does not run")?;
+        process::output(&mut process::command("kill", &[signal, &member.0.id().to_string()])).map(drop)
+    }
+
+    /// The member that leads.
+    pub(super) fn leader(&self) -> Result<usize> {
+        let mut leader = None;
+        process::wait_until("a leader", START, || {
+            let status: Value = serde_json::from_str(&self.ctl(&["endpoint", "status", "--write-out=json"])?)?;
+            let leads = |member: &&Value| {
+                let status = &member["Status"];
+                status["leader"].is_u64() && status["leader"] == status["header"]["member_id"]
+            };
+            let found = status.as_array().and_then(|members| members.iter().find(leads));
+            let endpoint = found.and_then(|member| member["Endpoint"].as_str());
+            leader = self.endpoints.iter().position(|known| Some(known.as_str()) == endpoint);
+            Ok(leader.is_some())
+        })?;
+        leader.context("no leader")
     }
 
     /// Waits until every member that lives answers a read that needs the majority.

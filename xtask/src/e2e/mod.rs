@@ -12,6 +12,7 @@ mod etcd;
 mod foreign;
 mod http;
 mod kubectl;
+mod leader;
 mod load;
 mod report;
 mod server;
@@ -86,6 +87,7 @@ const SCENARIOS: &[Scenario] = &[
         "kill -9 under load, three etcd members over TLS, one dead",
         |world, report| crash::run(world, report, Kind::EtcdTls),
     ),
+    ("the etcd leader killed and a member hanging, under load", leader::run),
     ("secrets encrypted at rest", encryption::run),
     ("foreign values in etcd", foreign::run),
     ("two servers on one etcd", two_servers::run),
