@@ -1,5 +1,20 @@
 //! The cache as its users see it: construction, the verbs of `Storage`, the end.
 //
+// concerns: storage-cacher/GATE-01: always on here too (also GATE-02, GATE-03, GATE-04, GATE-05, GATE-06, GATE-07, GATE-11,
+//   GATE-13, GATE-14): there are no gates; how the storage below reads, decodes and connects is its own affair, and the
+//   front polls `ready`.
+// concerns: storage-cacher/GATE-08: sizes are told by the storage below, which counts what it writes; nobody has to list
+//   all keys for it (also FRSH-09).
+// deviates: storage-cacher/GATE-09: lists and watches by hash range are not offered, as they are off by default upstream
+//   (also SHRD-01, SHRD-02, SHRD-03, SHRD-04, SHRD-05).
+// deviates: storage-cacher/GATE-15: a difference never ends the process; it is logged, counted and healed by a list.
+// deviates: storage-cacher/CFG-03: a kind has as many indexes as it likes, each of them for lists and watches, and they
+//   are values of the kind and not functions (also CFG-09).
+// deviates: storage-cacher/CFG-04: a bookmark is a revision, and nothing has to be encoded for it.
+// deviates: storage-cacher/CFG-05: nothing is to be enabled for sizes.
+// concerns: storage-cacher/CFG-10: whether a kind has a cache is said to the factory; a cache has no size.
+// deviates: storage-cacher/NRDY-10: there is no such call; who wants to know how far the cache is lists any state.
+// concerns: storage-cacher/ORD-05: one cache is one kind, and its revisions are the store's.
 // deviates: storage-cacher/CFG-02: a shorter history is allowed; who asks for it gets more 410s.
 // deviates: storage-cacher/WR-01: a hint of the caller is kept; it is at least as good as ours.
 

@@ -2,6 +2,9 @@
 //!
 //! A cache that lost a change would be wrong until its next list. The comparison finds that: keys and revisions of both
 //! sides are walked in step, in pages, and a difference is logged by key and leads to a new list.
+//
+// concerns: storage-cacher/CHK-08: both sides are walked in step; nothing is kept of what was compared, and no list is
+//   held in memory (also MEM-14).
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,4 +1,8 @@
 //! The state as a whole: listed page by page into the cache, unless it is more than may be kept.
+//
+// concerns: storage-cacher/INIT-22: pages come in key order, decoded by the storage below, and the tree is built from
+//   them as they are; there is no map in between, and readers are not kept waiting (also OPP-07).
+// concerns: storage-cacher/SCALE-07: what a start costs beyond the storage's own list is one pass over the entries.
 
 use std::sync::atomic::Ordering;
 

@@ -4,13 +4,16 @@ mod common;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use apiserver_storage_api::time::{ManualClock, SeededRng};
 use apiserver_storage_api::{GetOptions, ListAt, ListOptions, ReadAt, Stats, Storage, StorageError, WatchStart};
-use apiserver_storage_cacher::HistoryBudget;
+use apiserver_storage_cacher::{Cacher, CacherConfig, HistoryBudget};
 use common::script::{Script, Stage, listed, revision};
 use common::*;
 use futures::StreamExt;
+use futures::executor::LocalPool;
+use futures::task::LocalSpawnExt;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -201,7 +204,7 @@ fn a_kind_that_is_too_large_is_served_from_below() {
     assert!(stage.script.asked().is_empty(), "from memory again");
 }
 
-// covers: storage-cacher/DISP-13, storage-cacher/IVAL-05, storage-cacher/SCALE-12
+// covers: storage-cacher/DISP-13, storage-cacher/IVAL-05, storage-cacher/SCALE-11, storage-cacher/SCALE-12
 #[test]
 fn churn_does_not_harm_a_watcher_that_reads_its_initial_state() {
     let mut stage = Stage::new(full(2_000), |config| config);
@@ -223,4 +226,70 @@ fn churn_does_not_harm_a_watcher_that_reads_its_initial_state() {
     assert_eq!(stage.heard(&mut empty), ["END 101"]);
     let listed = listed(&stage.list(at(ListAt::Any)).unwrap());
     assert_eq!(listed.len(), 3_000);
+}
+
+// covers: storage-cacher/OPP-11, storage-cacher/SCALE-16
+#[test]
+fn caches_that_share_a_budget_share_a_timer() {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let budget = HistoryBudget::new(1 << 30);
+    let mut pool = LocalPool::new();
+    let mut caches = Vec::new();
+    for _ in 0..20 {
+        let script = full(1);
+        let config = CacherConfig::new(Arc::new(clock.clone()), Arc::new(SeededRng::new(1)))
+            .with_check_period(None)
+            .with_history_min_records(0)
+            .with_history_budget(budget.clone());
+        let (cache, feed) = Cacher::parts(Arc::clone(&script) as Arc<dyn Storage>, config);
+        pool.spawner().spawn_local(feed).unwrap();
+        caches.push((script, cache));
+    }
+    pool.run_until_stalled();
+    for (script, _) in &caches {
+        script.put("ns", "p00000", "other");
+    }
+    pool.run_until_stalled();
+    assert!(budget.used() > 0);
+    for _ in 0..80 {
+        assert!(clock.sleepers() <= 1, "{} timers", clock.sleepers());
+        clock.advance(MS(1_000));
+        pool.run_until_stalled();
+    }
+    assert_eq!(budget.used(), 0, "all of them forget in time");
+    assert_eq!(clock.sleepers(), 0);
+}
+
+// covers: storage-cacher/SCALE-13, storage-cacher/SNAP-09, storage-cacher/SNAP-10
+#[test]
+fn a_quiet_kind_is_paged_from_memory_after_a_compaction() {
+    let mut stage = Stage::new(full(100), |config| config);
+    for _ in 0..10 {
+        stage.script.elsewhere();
+    }
+    stage.pass(Duration::from_secs(600));
+    stage.script.compact(revision(108));
+    stage.script.asked();
+    let limit = NonZeroU64::new(10);
+    let mut next = ListAt::MostRecent;
+    let mut pages = 0;
+    loop {
+        let options = ListOptions {
+            limit,
+            at: next,
+            ..ListOptions::default()
+        };
+        let list = stage.list(options).unwrap();
+        assert_eq!((list.entries.len(), list.revision), (10, revision(111)));
+        pages += 1;
+        match list.next {
+            Some(token) => next = ListAt::Continue(token),
+            None => break,
+        }
+    }
+    assert_eq!(pages, 10);
+    // A state between two writes is there as long as nothing was written since.
+    let exact = stage.list(at(ListAt::Exact(revision(109)))).unwrap();
+    assert_eq!((exact.entries.len(), exact.revision), (100, revision(109)));
+    assert_eq!(stage.script.count("list"), 0, "the storage is asked for no list");
 }

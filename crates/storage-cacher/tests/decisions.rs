@@ -270,7 +270,7 @@ fn gets_are_answered_by_the_cache_unless_they_are_to_be_the_most_recent() {
     assert!(asked.is_empty());
 }
 
-// covers: storage-cacher/NRDY-03, storage-cacher/NRDY-04, storage-cacher/NRDY-06
+// covers: storage-cacher/NRDY-03, storage-cacher/NRDY-04, storage-cacher/NRDY-06, storage-cacher/DLG-32
 #[test]
 fn a_cache_that_was_never_ready_sends_below_what_is_cheap() {
     let script = Script::new();

@@ -158,6 +158,7 @@ async fn lost_history_is_listed_again_and_watchers_are_told() {
     );
 }
 
+// covers: storage-cacher/INIT-20, storage-cacher/SCALE-14
 #[tokio::test]
 async fn watchers_that_have_seen_everything_outlive_a_list_of_the_same_state() {
     let house = House::with(config().with_retry_pause(Duration::from_millis(1))).await;
@@ -264,7 +265,7 @@ async fn a_store_that_is_behind_the_cache_is_another_one() {
     .await;
 }
 
-// covers: storage-cacher/LIST-19, storage-cacher/FRSH-13
+// covers: storage-cacher/LIST-19, storage-cacher/FRSH-13, storage-cacher/SCALE-15, storage-cacher/OPP-06
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_consistent_lists_share_the_question_and_are_all_fresh() {
     let house = Arc::new(House::new().await);
@@ -297,7 +298,7 @@ async fn concurrent_consistent_lists_share_the_question_and_are_all_fresh() {
     assert!(count(&house.faults.nows) - begin <= readers * 10);
 }
 
-// covers: storage-cacher/INIT-21
+// covers: storage-cacher/INIT-21, storage-cacher/SCALE-14, storage-cacher/OPP-10
 #[tokio::test]
 async fn an_object_that_nobody_can_read_does_not_take_its_kind_down() {
     use apiserver_storage_embedded::kv::{Expected, Kv, Lease};

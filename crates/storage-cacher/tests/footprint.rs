@@ -63,7 +63,7 @@ fn open(stage: &Stage, at: usize, start: WatchStart, progress: bool) -> Watch {
     watch
 }
 
-// covers: storage-cacher/MEM-01, storage-cacher/MEM-02, storage-cacher/MEM-08, storage-cacher/MEM-09, storage-cacher/MEM-10, storage-cacher/MEM-13, storage-cacher/LIST-21, storage-cacher/LIST-22, storage-cacher/OPP-03
+// covers: storage-cacher/MEM-01, storage-cacher/MEM-02, storage-cacher/MEM-03, storage-cacher/MEM-04, storage-cacher/MEM-05, storage-cacher/MEM-07, storage-cacher/MEM-08, storage-cacher/MEM-09, storage-cacher/MEM-10, storage-cacher/MEM-13, storage-cacher/LIST-21, storage-cacher/LIST-22, storage-cacher/OPP-03
 #[test]
 fn watches_lists_and_objects_cost_what_they_may() {
     // Objects: their bytes, and less than a third more for everything that is known of them.
@@ -140,4 +140,37 @@ fn watches_lists_and_objects_cost_what_they_may() {
         assert_eq!((list.entries.len(), list.remaining), (10, Some(objects as u64 - 10)));
     });
     assert!(page < 4_096, "{page} bytes for a page of ten");
+
+    // History: what the budget says, roughly, without a snapshot for each change.
+    drop(stage);
+    let script = Script::new();
+    script.pad(&padding[..1_000]);
+    script.write(
+        (0..1_000)
+            .map(|at| (key("ns", &format!("p{at:06}")), Some("n".into())))
+            .collect(),
+    );
+    let budget = apiserver_storage_cacher::HistoryBudget::new(1 << 30);
+    let share = budget.clone();
+    let mut stage = Stage::new(Arc::clone(&script), |config| config.with_history_budget(share));
+    let (held, ()) = kept(|| {
+        for at in 0..5_000 {
+            script.put("ns", &format!("p{:06}", at % 1_000), "m");
+            if at % 100 == 0 {
+                stage.settle();
+            }
+        }
+        stage.settle();
+        script.forget();
+    });
+    println!(
+        "{held} bytes held by history of 5000 changes, {} by the budget",
+        budget.used()
+    );
+    let ratio = held as f64 / budget.used() as f64;
+    assert!(
+        (0.7..1.15).contains(&ratio),
+        "{held} bytes, {} by the budget",
+        budget.used()
+    );
 }

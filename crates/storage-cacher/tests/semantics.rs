@@ -3,13 +3,18 @@
 mod common;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use apiserver_storage_api::time::ManualClock;
 use apiserver_storage_api::{
-    GetOptions, ListAt, ListOptions, NoCheck, ReadAt, Revision, Scope, Storage, StorageError, WatchItem, WatchOptions,
-    WatchStart,
+    CreateOptions, GetOptions, ListAt, ListOptions, NoCheck, ReadAt, ResourceInfo, ResourceScope, Revision, Scope,
+    Storage, StorageError, WatchItem, WatchOptions, WatchStart,
 };
+use apiserver_storage_cacher::{Cacher, CacherConfig};
 use apiserver_storage_embedded::kv::Kv;
+use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use common::*;
 
 fn count(counter: &AtomicUsize) -> usize {
@@ -328,7 +333,7 @@ async fn compaction_below_ends_old_lists_and_no_watch() {
     assert_eq!(changes(&mut watch).await, [format!("ADDED b {new}")]);
 }
 
-// covers: storage-cacher/ENC-01, storage-cacher/EVT-09, storage-cacher/GET-07
+// covers: storage-cacher/ENC-01, storage-cacher/ENC-02, storage-cacher/ENC-06, storage-cacher/ENC-08, storage-cacher/EVT-09, storage-cacher/GET-07, storage-cacher/LIST-23, storage-cacher/OPP-02
 #[tokio::test]
 async fn lists_and_watchers_share_one_record() {
     let house = House::new().await;
@@ -344,7 +349,7 @@ async fn lists_and_watchers_share_one_record() {
         watch(fields("spec.nodeName=n")).await,
         watch(fields("spec.nodeName=n")).await,
     ];
-    house.create("ns", "a", "n").await;
+    let first = house.create("ns", "a", "n").await.revision();
     update(&*house.cache, "ns", "a", "m").await;
     let cached = house
         .cache
@@ -373,6 +378,26 @@ async fn lists_and_watchers_share_one_record() {
         "one record for all"
     );
     assert!(whole[1].ptr_eq(&cached.entries[0]), "and for lists");
+    // Initial states and replays are made of the same records.
+    let mut initial = house
+        .cache
+        .watch(&all(), from(WatchStart::InitialState(ReadAt::Any)))
+        .await
+        .unwrap();
+    let WatchItem::Initial(entries) = next(&mut initial).await else {
+        panic!("wanted the state")
+    };
+    assert!(entries[0].ptr_eq(&cached.entries[0]));
+    let mut replay = house.cache.watch(&all(), from(WatchStart::After(first))).await.unwrap();
+    let WatchItem::Batch(batch) = next(&mut replay).await else {
+        panic!("wanted a change")
+    };
+    assert!(batch.events[0].object.as_ref().unwrap().ptr_eq(&whole[1]));
+    assert!(batch.events[0].previous.as_ref().unwrap().ptr_eq(&whole[0]));
+    // What somebody decodes is their own.
+    let mut own: serde_json::Value = entries[0].decode().unwrap();
+    own["spec"]["nodeName"] = "changed".into();
+    assert_ne!(entries[0].decode::<serde_json::Value>().unwrap(), own);
     assert!(one[1].ptr_eq(&two[1]), "the body of what left a selection is made once");
     assert_eq!(one[1].revision(), whole[1].revision());
 }
@@ -413,4 +438,77 @@ async fn an_initial_state_waits_for_what_it_was_asked_for() {
     let unblock = async { house.faults.silent.store(false, Ordering::SeqCst) };
     let (watch, ()) = within(async { tokio::join!(waiting, unblock) }).await;
     assert_eq!(changes(&mut watch.unwrap()).await, [format!("INITIAL a {written}")]);
+}
+
+// covers: storage-cacher/EVT-07
+#[tokio::test]
+async fn what_expires_is_deleted() {
+    let clock = ManualClock::new(std::time::SystemTime::now());
+    let config = EmbeddedConfig::memory().with_clock(Arc::new(clock.clone()));
+    let kv = Arc::new(EmbeddedKv::open(config).await.unwrap());
+    let cache = Cacher::new(Arc::new(kv.store(pods())), CacherConfig::default());
+    cache.wait_ready().await.unwrap();
+    let mut watch = cache.watch(&all(), from(WatchStart::Now)).await.unwrap();
+    let options = CreateOptions {
+        ttl: Some(Duration::from_secs(10)),
+    };
+    let created = cache
+        .create(&key("ns", "a"), pod("ns", "a", "n"), options)
+        .await
+        .unwrap();
+    let revision = created.revision();
+    assert_eq!(changes(&mut watch).await, [format!("ADDED a {revision}")]);
+    clock.advance(Duration::from_secs(12));
+    let WatchItem::Batch(batch) = next(&mut watch).await else {
+        panic!("wanted a change")
+    };
+    assert!(batch.revision > revision && short(&batch.events[0]).starts_with("DELETED a "));
+}
+
+// covers: storage-cacher/SCOPE-04, storage-cacher/SCOPE-11
+#[tokio::test]
+async fn watches_of_a_cluster_scoped_kind_see_what_is_theirs() {
+    let info = ResourceInfo::new("", "v1", "namespaces", "Namespace", ResourceScope::Cluster);
+    let kv = Arc::new(EmbeddedKv::open(EmbeddedConfig::memory()).await.unwrap());
+    let cache = Cacher::new(Arc::new(kv.store(info.clone())), CacherConfig::default());
+    cache.wait_ready().await.unwrap();
+    let one = |name: &str| info.object_key(None, name).unwrap();
+    let everything = info.list_scope(None).unwrap();
+    let mut watches = Vec::new();
+    for (scope, predicate, want) in [
+        (everything.clone(), fields(""), vec!["a", "b"]),
+        (everything.clone(), fields("metadata.name=b"), vec!["b"]),
+        (Scope::Key(one("a")), fields(""), vec!["a"]),
+        (Scope::Key(one("a")), fields("metadata.name=a"), vec!["a"]),
+        (Scope::Key(one("a")), fields("metadata.name=b"), vec![]),
+        (everything.clone(), fields("metadata.namespace=a"), vec![]),
+    ] {
+        let options = WatchOptions {
+            predicate,
+            progress: true,
+            ..from(WatchStart::Now)
+        };
+        watches.push((cache.watch(&scope, options).await.unwrap(), want));
+    }
+    for name in ["a", "b"] {
+        let object = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let object = apiserver_storage_api::Encoded::of(&object).unwrap();
+        cache
+            .create(&one(name), object, CreateOptions::default())
+            .await
+            .unwrap();
+    }
+    let last = kv.now().await.unwrap();
+    let list = cache.list(&everything, ListOptions::default()).await.unwrap();
+    assert_eq!(names(list).await, ["a", "b"]);
+    cache.request_progress().await.unwrap();
+    for (mut watch, want) in watches {
+        for want in want {
+            assert!(changes(&mut watch).await[0].starts_with(&format!("ADDED {want} ")));
+        }
+        // And nothing else, up to a revision behind everything; unless the last change was its own.
+        cache.request_progress().await.unwrap();
+        let item = next(&mut watch).await;
+        assert!(matches!(item, WatchItem::Progress(at) if at >= last), "{item:?}");
+    }
 }

@@ -114,6 +114,11 @@ async fn observe(house: Arc<House>, at: usize) -> usize {
     for step in 0..150 {
         let item = within(watch.next()).await.expect("the watch goes on").unwrap();
         mirror.take(item, &predicate);
+        let any = house.cache.list(&scope, common::at(ListAt::Any)).await.unwrap();
+        assert!(
+            mirror.at.is_none_or(|at| at <= any.revision()),
+            "what a watcher was told can be read"
+        );
         let Some(revision) = mirror.at.filter(|_| step % 10 == 0) else {
             continue;
         };
@@ -155,7 +160,7 @@ fn options_of(predicate: &SelectionPredicate) -> WatchOptions {
     }
 }
 
-// covers: storage-cacher/ORD-01, storage-cacher/ORD-02, storage-cacher/BKM-08, storage-cacher/BKM-09, storage-cacher/LIST-06, storage-cacher/INIT-19
+// covers: storage-cacher/ORD-01, storage-cacher/ORD-02, storage-cacher/BKM-08, storage-cacher/BKM-09, storage-cacher/LIST-06, storage-cacher/INIT-19, storage-cacher/LIFE-07, storage-cacher/DISP-02
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_watchers_are_told_is_the_state_of_every_revision_they_are_told() {
     let config = config()
@@ -185,7 +190,7 @@ async fn what_watchers_are_told_is_the_state_of_every_revision_they_are_told() {
     }
 }
 
-// covers: storage-cacher/LIFE-01, storage-cacher/LIFE-06
+// covers: storage-cacher/LIFE-01, storage-cacher/LIFE-06, storage-cacher/LIFE-09
 #[tokio::test]
 async fn watchers_come_and_go() {
     let house = House::new().await;
@@ -277,6 +282,7 @@ async fn answers_that_are_read_too_slowly_are_ended() {
     .await;
 }
 
+// covers: storage-cacher/DLG-66
 #[tokio::test]
 async fn lists_below_are_limited() {
     let house = House::with(

@@ -8,7 +8,7 @@ use apiserver_storage_api::{ReadAt, Revision, Scope, Storage, StorageError, Watc
 use common::*;
 use futures::StreamExt;
 
-// covers: storage-cacher/WATCH-06, storage-cacher/WATCH-20, storage-cacher/WATCH-34, storage-cacher/WATCH-35, storage-cacher/IEND-01, storage-cacher/IEND-08, storage-cacher/ORD-02
+// covers: storage-cacher/WATCH-06, storage-cacher/WATCH-20, storage-cacher/WATCH-34, storage-cacher/WATCH-35, storage-cacher/IEND-01, storage-cacher/IEND-08, storage-cacher/ORD-02, storage-cacher/IVAL-04
 #[tokio::test]
 async fn initial_state_then_its_end_then_what_follows() {
     let house = House::new().await;
@@ -117,7 +117,7 @@ async fn resumed_watches_get_what_followed_in_their_scope() {
     );
 }
 
-// covers: storage-cacher/HIST-08, storage-cacher/DISP-09, storage-cacher/IVAL-01
+// covers: storage-cacher/HIST-08, storage-cacher/DISP-05, storage-cacher/DISP-09, storage-cacher/IVAL-01, storage-cacher/IVAL-08, storage-cacher/FRSH-14
 #[tokio::test]
 async fn a_watcher_that_the_log_has_passed_is_told_so_and_delays_nobody() {
     let house = House::with(config().with_history_bytes(1).with_history_min_records(1)).await;
@@ -127,7 +127,10 @@ async fn a_watcher_that_the_log_has_passed_is_told_so_and_delays_nobody() {
         let name = format!("p{round}");
         let revision = house.create("ns", &name, "n").await.revision();
         assert_eq!(changes(&mut fast).await, [format!("ADDED {name} {revision}")]);
+        let list = house.cache.list(&all(), Default::default()).await.unwrap();
+        assert_eq!(names(list).await.len(), round + 1, "nor does it delay readers");
     }
+    assert_eq!(house.faults.lists.load(std::sync::atomic::Ordering::SeqCst), 1);
     let lost = within(slow.next()).await;
     assert!(
         lost.as_ref()

@@ -8,6 +8,8 @@
 //! two children a separator: at most the first key of the right one, greater than every key of the left one.
 //!
 //! What it is not: a general map. Places are described by a [`Probe`], so that a search needs no owned key.
+//
+// concerns: storage-cacher/CONST-12: nodes are filled by their own measure; the benchmarks of lists say what it is worth.
 
 mod node;
 

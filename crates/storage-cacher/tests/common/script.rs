@@ -215,6 +215,12 @@ impl Script {
         self.state.lock().id = Some(id.to_owned());
     }
 
+    /// Forgets all history, silently: for those who measure what others keep of it.
+    pub fn forget(&self) {
+        let mut state = self.state.lock();
+        (state.oldest, state.log) = (state.at, Vec::new());
+    }
+
     /// So many changes are told to no watch.
     pub fn lose(&self, changes: usize) {
         self.state.lock().lost = changes;

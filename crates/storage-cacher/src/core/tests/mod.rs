@@ -7,6 +7,7 @@
 mod groups;
 mod histories;
 mod log;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
