@@ -5,6 +5,11 @@
 //! the cache's), the state is listed again and the log starts empty. What can be resumed is resumed: the cache stays
 //! ready meanwhile, and nobody notices. All pauses are jittered, so that many caches do not come back in step.
 //
+// concerns: storage-cacher/BE-01: what a storage must provide is the contract of `Storage`, and its conformance suite shows
+//   it (also BE-02, BE-03, BE-05, BE-06, BE-07, BE-08); the cache asks it for no initial state and no previous values.
+// concerns: storage-cacher/FRSH-11: progress is taken from nothing but the watch itself, where it has its place behind
+//   the changes.
+// concerns: storage-cacher/CONST-11: nothing is dispatched before there is a list, because there is no log before it.
 // deviates: storage-cacher/INIT-03: the state is listed, as a stream of pages, and then watched (also INIT-04, INIT-06,
 //   INIT-07).
 // deviates: storage-cacher/INIT-12: a watch that ends at once is resumed too; pauses grow instead.

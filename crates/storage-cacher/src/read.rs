@@ -11,6 +11,15 @@
 //! While nothing was listed yet, what costs the storage below no more than a page goes there, and the rest is told to
 //! come back. All lists that go below share one limit.
 //
+// concerns: storage-cacher/DLG-50: what a request may cost is estimated by the front, from its options alone.
+// concerns: storage-cacher/CMP-04: how the storage below learns of compactions is its own affair; it is asked with every
+//   exact read (also CONST-09).
+// concerns: storage-cacher/IDX-06: an index names keys in key order; nothing is sorted or copied, and it is used where it
+//   leaves a quarter or less to look at.
+// concerns: storage-cacher/OPP-13: an embedded storage answers "now" from memory and reports progress at once; a
+//   consistent read over it costs two wake-ups.
+// concerns: storage-cacher/SCALE-03: a namespace is a range of keys (also SCALE-04): readers take no lock that the
+//   writer holds.
 // deviates: storage-cacher/DLG-30: lists of one key are served from memory too (also DLG-31, DLG-43, DLG-47).
 // deviates: storage-cacher/LIST-08: a continued list honours its limit whatever resourceVersion came with it.
 // deviates: storage-cacher/FRSH-07: a reader that leaves is forgotten at once.

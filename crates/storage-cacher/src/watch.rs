@@ -3,6 +3,24 @@
 //! A watcher costs the cache nothing while nothing happens: it has no buffer, no task and no timer. It reads at its own
 //! pace and delays nobody; when the log has moved past its cursor it ends with 410.
 //
+// deviates: storage-cacher/DLG-03: a watch from before the log that history does not reach back to, and every watch of a
+//   kind that is too large to be kept, is served by the storage below.
+// concerns: storage-cacher/CONST-13: the front chooses when a watch ends, and says so in its options.
+// concerns: storage-cacher/WATCH-15: initial events are always offered.
+// concerns: storage-cacher/WATCH-18: a front that bounds the cost of initial states is told of their end by the item that
+//   ends them.
+// concerns: storage-cacher/WATCH-19: what a watch needs of the core under its lock is a place in a group.
+// concerns: storage-cacher/CONST-07: history is not copied; a watcher walks the log.
+// deviates: storage-cacher/IEND-03: the end of the initial state is an item of its own, told to each watcher right behind
+//   its last entry, and waits for no tick; the front makes the annotated bookmark of it (also IEND-04, IEND-06, IEND-07,
+//   BKM-06, BKM-12).
+// deviates: storage-cacher/LIFE-05: there is no draining that a client could keep from ending (also LIFE-08): what is not
+//   read is in the log, and goes with the watcher.
+// concerns: storage-cacher/DISP-10: a watcher that leaves gives its place back; the writer pushes nothing to it (also
+//   DISP-11, DISP-15).
+// concerns: storage-cacher/SCALE-05: the writer waits for nobody (also SCALE-06, SCALE-08, SCALE-09): it takes one lock
+//   that readers never hold for long, and what it leaves behind are shared records, not copies.
+// concerns: storage-cacher/SCALE-17: a watch costs less than 1 KiB, so 18 of them for each node are what a cache is for.
 // deviates: storage-cacher/WATCH-01: everything that is known when the watch is asked for is the error of the call.
 // deviates: storage-cacher/WATCH-02: errors are typed; their Status is made at the edge.
 // deviates: storage-cacher/WATCH-11: a start in the future is waited for, and then refused, so that no client waits for

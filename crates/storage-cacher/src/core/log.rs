@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use crate::core::wake::Wakers;
 
 /// Bytes that a record costs beside the objects it keeps alive.
-const RECORD_OVERHEAD: usize = 256;
+const RECORD_OVERHEAD: usize = 480;
 
 /// Everything that happened at one revision, as watchers of the whole kind see it.
 #[derive(Debug)]

@@ -11,6 +11,18 @@
 //! - The previous value of an event is the core's own, never the backend's.
 //! - After a list that does not continue the log, the log is empty and starts at the list's revision.
 //
+// concerns: storage-cacher/SNAP-13: roots are kept at checkpoints only, in a queue by revision; what is between them is
+//   rebuilt from the log.
+// deviates: storage-cacher/HIST-09: without a list there is no state, and watches are told that the cache is not ready.
+// deviates: storage-cacher/EVT-08: attributes are extracted where a value enters; one that cannot be read is told to
+//   watchers as such, by key.
+// deviates: storage-cacher/STO-06: the values of indexes are attributes of the entry, and looking them up cannot fail
+//   (also STO-04).
+// concerns: storage-cacher/ENC-03: a record is the bytes that a JSON client is sent; nothing is encoded on the way, so
+//   nothing of it can fail, and nothing has to be kept for the slowest (also ENC-04, ENC-07). Other forms are made and
+//   kept by the front, once for each record and form (also ENC-09).
+// deviates: storage-cacher/ENC-05: a record cannot be edited; who wants to decodes it and has a copy.
+// concerns: storage-cacher/MEM-11: one record serves everybody; there is nothing to copy per event.
 // deviates: storage-cacher/HIST-03: history is bounded by bytes and age, not by a number of events (also HIST-04,
 //   HIST-05, HIST-06, HIST-07, HIST-12, CONST-03).
 // deviates: storage-cacher/HIST-01: decode times are not recorded (also WREC-01, MET-10).
