@@ -87,16 +87,19 @@ fn name(test: &'static str) -> Name {
     }
 }
 
+// covers: storage-api/GLOB-01, storage-api/GLOB-02, storage-api/GLOB-04, storage-api/GLOB-06, storage-api/GLOB-07, storage-api/WATCH-17, storage-api/WATCH-18, storage-api/WATCH-19, storage-api/WATCH-25, storage-api/GLOB-11
 #[test]
 fn over_memory() {
     histories::<Fronted<Cached<false>>>(name("over_memory"), 20);
 }
 
+// covers: storage-api/GLOB-01, storage-api/GLOB-02, storage-api/GLOB-04, storage-api/GLOB-06, storage-api/GLOB-07, storage-api/WATCH-17, storage-api/WATCH-18, storage-api/WATCH-19, storage-api/WATCH-25, storage-api/GLOB-09, storage-api/GLOB-11
 #[test]
 fn over_a_directory() {
     histories::<Fronted<Cached<true>>>(name("over_a_directory"), 12);
 }
 
+// covers: storage-api/GLOB-01, storage-api/GLOB-04, storage-api/GLOB-07
 #[test]
 fn many_clients_over_memory() {
     races::<Fronted<Cached<false>>>(name("many_clients_over_memory"), 5);

@@ -62,6 +62,7 @@ impl Backend for Memory {
     }
 }
 
+// covers: storage-api/GLOB-01, storage-api/GLOB-02, storage-api/GLOB-04, storage-api/GLOB-06, storage-api/GLOB-07, storage-api/WATCH-17, storage-api/WATCH-18, storage-api/WATCH-19, storage-api/WATCH-25, storage-api/GLOB-11
 #[test]
 fn in_memory() {
     histories::<OverKv<Memory>>(name("in_memory"), 30);
@@ -123,6 +124,7 @@ mod durable {
         }
     }
 
+    // covers: storage-api/GLOB-01, storage-api/GLOB-02, storage-api/GLOB-04, storage-api/GLOB-06, storage-api/GLOB-07, storage-api/WATCH-17, storage-api/WATCH-18, storage-api/WATCH-19, storage-api/WATCH-25, storage-api/GLOB-09, storage-api/GLOB-11
     #[test]
     fn in_a_directory() {
         histories::<OverKv<Directory>>(name("durable::in_a_directory"), 20);
@@ -134,6 +136,7 @@ mod durable {
     }
 }
 
+// covers: storage-api/GLOB-01, storage-api/GLOB-04, storage-api/GLOB-07
 #[test]
 fn many_clients_in_memory() {
     races::<OverKv<Memory>>(name("many_clients_in_memory"), 5);

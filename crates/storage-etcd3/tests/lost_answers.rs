@@ -355,11 +355,11 @@ async fn race(test: &str, wrap: impl AsyncFn(Arc<dyn Storage>) -> Arc<dyn Storag
     house.proxy.decide(anything(seed, 25));
     other.decide(anything(seed + 1, 25));
     while house.proxy.faults() + other.faults() < 120 {
-        race.goes_on(20).await;
+        race.goes_on(2).await;
     }
     house.proxy.pass();
     other.pass();
-    race.goes_on(50).await;
+    race.goes_on(5).await;
     let verdict = race.finish(&*house.direct).await;
     println!("{verdict:?}");
     assert!(verdict.acknowledged > 100 && verdict.unknown > 0, "{verdict:?}");

@@ -75,16 +75,19 @@ fn name(test: &'static str) -> Name {
     }
 }
 
+// covers: storage-api/GLOB-01, storage-api/GLOB-02, storage-api/GLOB-04, storage-api/GLOB-06, storage-api/GLOB-07, storage-api/WATCH-17, storage-api/WATCH-18, storage-api/WATCH-19, storage-api/WATCH-25, storage-api/GLOB-09
 #[test]
 fn direct() {
     histories::<OverKv<Single>>(name("direct"), 6);
 }
 
+// covers: storage-api/GLOB-01, storage-api/GLOB-02, storage-api/GLOB-04, storage-api/GLOB-06, storage-api/GLOB-07, storage-api/WATCH-17, storage-api/WATCH-18, storage-api/WATCH-19, storage-api/WATCH-25, storage-api/GLOB-09
 #[test]
 fn cached() {
     histories::<Fronted<Cached>>(name("cached"), 6);
 }
 
+// covers: storage-api/GLOB-01, storage-api/GLOB-04, storage-api/GLOB-07
 #[test]
 fn many_clients_direct() {
     races::<OverKv<Single>>(name("many_clients_direct"), 2);

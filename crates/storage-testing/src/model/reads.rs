@@ -25,6 +25,9 @@ pub(super) struct Held {
 impl<H: Harness> Run<'_, H> {
     pub(super) async fn get(&mut self) {
         let key = self.key();
+        if self.direct() && self.once_in(10) {
+            return self.look_ahead(&key).await;
+        }
         let (at, oldest) = match self.below(4) {
             0 => (ReadAt::Any, self.floor()),
             1 => {
@@ -48,6 +51,31 @@ impl<H: Harness> Run<'_, H> {
         );
         if let Ok(entry) = &answer {
             self.remember(entry);
+        }
+    }
+
+    /// A state that is not reached is refused, whatever is stored. (A cache waits for it first.)
+    async fn look_ahead(&self, key: &Key) {
+        let asked = revision(self.model.head.get() + 1 + self.below(3));
+        let at = ReadAt::NotOlderThan(asked);
+        let got = self.store.get(key, GetOptions { at }).await.err();
+        let at = if self.once_in(2) {
+            ListAt::NotOlderThan(asked)
+        } else {
+            ListAt::Exact(asked)
+        };
+        let options = ListOptions {
+            at,
+            ..ListOptions::default()
+        };
+        let listed = try_list(&*self.store, &self.scope(), options).await.err();
+        for error in [got, listed] {
+            let refused = matches!(
+                error,
+                Some(StorageError::TooLargeResourceVersion { asked: a, current, .. })
+                    if a == asked && current == self.model.head
+            );
+            assert!(refused, "{asked} at {}: {error:?}", self.model.head);
         }
     }
 

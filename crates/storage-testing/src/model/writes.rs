@@ -237,9 +237,7 @@ impl<H: Harness> Run<'_, H> {
                     Some(stored) if same && (!renewed || entry.revision() == stored.revision) => {
                         assert_eq!(entry.revision(), stored.revision, "{said}: nothing changed");
                     }
-                    _ => self
-                        .model
-                        .write(entry.revision(), key, Some(Body::Object(object)), has),
+                    _ => self.model.write(entry.revision(), key, Some(Body::Object(object)), has),
                 }
                 self.remember(&entry);
             }

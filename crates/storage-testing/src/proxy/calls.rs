@@ -194,8 +194,12 @@ async fn connection(client: TcpStream, shared: Arc<Shared>) -> Result<(), h2::Er
         tokio::select! {
             () = cut.notified() => return Ok(()),
             () = shared.cut.notified() => return Ok(()),
-            // The server's side is over, and so is this one.
-            Some(Ok(true)) = running.join_next() => return Ok(()),
+            Some(ended) = running.join_next() => {
+                // The server's side is over, and so is this one.
+                if matches!(ended, Ok(true)) {
+                    return Ok(());
+                }
+            }
             request = downstream.accept() => {
                 let Some(request) = request else { return Ok(()) };
                 let (request, answer) = request?;
@@ -279,8 +283,8 @@ impl Exchange {
 
     /// Has a call handled by the server.
     async fn ask(&self, head: &Request<()>, message: Bytes) -> Result<Answer, h2::Error> {
-        let calls = self.calls.clone().ready().await?;
-        let (response, mut stream) = { calls }.send_request(head.clone(), false)?;
+        let mut calls = self.calls.clone().ready().await?;
+        let (response, mut stream) = calls.send_request(head.clone(), false)?;
         sent(&mut stream, message).await?;
         stream.send_data(Bytes::new(), true)?;
         let (head, mut body) = response.await?.into_parts();
@@ -304,8 +308,8 @@ impl Exchange {
         mut answer: SendResponse<Bytes>,
     ) -> Result<(), h2::Error> {
         let path = head.uri().path().to_owned();
-        let calls = self.calls.clone().ready().await?;
-        let (response, mut there) = { calls }.send_request(head, false)?;
+        let mut calls = self.calls.clone().ready().await?;
+        let (response, mut there) = calls.send_request(head, false)?;
         let up = async move {
             while let Some(data) = received(&mut body).await? {
                 sent(&mut there, data).await?;

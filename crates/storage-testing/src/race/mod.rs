@@ -106,7 +106,8 @@ struct Record {
 struct Shared {
     load: Load,
     ticks: AtomicU64,
-    acknowledged: AtomicU64,
+    /// Writes that were acknowledged to each client.
+    acknowledged: Vec<AtomicU64>,
     unknown: AtomicU64,
     stop: AtomicBool,
     /// The last writes of all: the value of the label that each carries, and its revision.
@@ -125,7 +126,12 @@ impl Shared {
 
     fn record(&self, record: Record) {
         match &record.outcome {
-            Outcome::Wrote(..) => drop(self.acknowledged.fetch_add(1, Ordering::SeqCst)),
+            Outcome::Wrote(..) => {
+                let client = usize::try_from(record.client)
+                    .ok()
+                    .and_then(|at| self.acknowledged.get(at));
+                client.map(|count| count.fetch_add(1, Ordering::SeqCst));
+            }
             Outcome::Unknown(_) => drop(self.unknown.fetch_add(1, Ordering::SeqCst)),
             _ => {}
         }
@@ -170,7 +176,7 @@ impl Race {
         let shared = Arc::new(Shared {
             load,
             ticks: AtomicU64::new(0),
-            acknowledged: AtomicU64::new(0),
+            acknowledged: (0..load.clients).map(|_| AtomicU64::new(0)).collect(),
             unknown: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             ends: Mutex::default(),
@@ -199,7 +205,14 @@ impl Race {
 
     /// How many writes were acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
-        self.shared.acknowledged.load(Ordering::SeqCst)
+        self.each().sum()
+    }
+
+    fn each(&self) -> impl Iterator<Item = u64> {
+        self.shared
+            .acknowledged
+            .iter()
+            .map(|count| count.load(Ordering::SeqCst))
     }
 
     /// How many writes are of unknown outcome so far.
@@ -207,16 +220,22 @@ impl Race {
         self.shared.unknown.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many more writes were acknowledged: what went wrong is over for the clients.
+    /// Waits until each client had so many more writes acknowledged: what went wrong is over for all of them.
     pub async fn goes_on(&self, writes: u64) {
-        let wanted = self.acknowledged() + writes;
+        let before: Vec<u64> = self.each().collect();
         let reached = async {
-            while self.acknowledged() < wanted && !self.clients.iter().all(JoinHandle::is_finished) {
+            while self.each().zip(&before).any(|(now, before)| now < before + writes)
+                && !self.clients.iter().any(JoinHandle::is_finished)
+            {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
         let reached = tokio::time::timeout(PATIENCE, reached).await;
-        assert!(reached.is_ok(), "no writes are acknowledged any more");
+        assert!(
+            reached.is_ok(),
+            "writes are acknowledged no more: {:?}, before {before:?}",
+            self.shared.acknowledged
+        );
     }
 
     /// Ends the race, reads the history and checks everything. The way must be free again by now.
