@@ -12,7 +12,7 @@ use crate::forms::Slots;
 use crate::key::Key;
 use crate::meta::Meta;
 use crate::normalizer::{Malformed, Normalized};
-use crate::object::Object;
+use crate::object::{Encoded, Object};
 use crate::resource::ResourceInfo;
 use crate::revision::Revision;
 
@@ -173,18 +173,48 @@ impl Entry {
     /// unreadable entry, never an error: one bad object must not take its kind down.
     pub fn read(info: &ResourceInfo, key: Key, revision: Revision, stored: &[u8], stale: bool) -> Self {
         match info.normalizer().normalize(stored, revision, info.selectable_fields()) {
-            Ok(normalized) => {
-                let origin = Origin {
-                    media_type: normalized.media_type,
-                    digest: digest(stored),
-                    stale,
-                    generation: info.normalizer().generation(),
-                    size: stored.len(),
-                };
-                Self::from_normalized(key, revision, normalized, origin)
-            }
+            Ok(normalized) => Self::of_stored(info, key, revision, normalized, stored, stale),
             Err(Malformed(reason)) => Self::unreadable(key, revision, UnreadableReason::Decode(reason)),
         }
+    }
+
+    /// Makes the stored form of an object through the kind's normalizer, and the entry that it reads back as.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] when it cannot be stored, or could not be read back.
+    pub fn encode(
+        info: &ResourceInfo,
+        key: Key,
+        revision: Revision,
+        object: &Encoded,
+        media_type: MediaType,
+    ) -> std::result::Result<(Bytes, Self), Malformed> {
+        let fields = info.selectable_fields();
+        let both = info
+            .normalizer()
+            .encode_and_normalize(object, media_type, revision, fields);
+        let (stored, normalized) = both?;
+        let entry = Self::of_stored(info, key, revision, normalized, &stored, false);
+        Ok((stored, entry))
+    }
+
+    fn of_stored(
+        info: &ResourceInfo,
+        key: Key,
+        revision: Revision,
+        normalized: Normalized,
+        stored: &[u8],
+        stale: bool,
+    ) -> Self {
+        let origin = Origin {
+            media_type: normalized.media_type,
+            digest: digest(stored),
+            stale,
+            generation: info.normalizer().generation(),
+            size: stored.len(),
+        };
+        Self::from_normalized(key, revision, normalized, origin)
     }
 
     /// An entry from parts that were read already.

@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use apiserver_storage_api::time::random_below;
-use apiserver_storage_api::{
-    ContinueToken, Encoded, Entry, Key, Malformed, Result, Revision, StorageError, UnreadableReason,
-};
+use apiserver_storage_api::{ContinueToken, Entry, Key, Malformed, Result, Revision, StorageError, UnreadableReason};
 use apiserver_storage_transform::{DataContext, Decrypted, Outcome, TransformError};
 
 use crate::error::KvError;
@@ -202,12 +200,6 @@ impl<K: Kv> Inner<K> {
                 reason: reason.clone(),
             }),
         }
-    }
-
-    /// The canonical stored form of an object.
-    pub(crate) fn encode(&self, full: &str, value: &Encoded) -> Result<Bytes> {
-        let encoded = self.info.normalizer().encode(value, self.config.media_type);
-        encoded.map_err(|malformed| encode_error(full, malformed))
     }
 
     /// Plaintext to stored bytes, within the size that the backend takes.

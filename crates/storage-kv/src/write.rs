@@ -6,9 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use apiserver_storage_api::{
-    BoxError, CreateOptions, Encoded, Entry, Key, Malformed, Result, Revision, StorageError, Ttl,
-};
+use apiserver_storage_api::{BoxError, CreateOptions, Encoded, Entry, Key, Result, Revision, StorageError, Ttl};
 
 use crate::convert::{self, Call};
 use crate::error::KvError;
@@ -53,12 +51,9 @@ impl<K: Kv> Inner<K> {
     // deviates: storage-api/UPD-34: what cannot be decoded again is refused before the write instead of after it.
     // deviates: storage-api/CREATE-09: a create that cannot be decoded again is refused before the write too.
     pub(crate) fn prepare(&self, key: &Key, full: &str, value: &Encoded, revision: Revision) -> Result<Prepared> {
-        let plaintext = self.encode(full, value)?;
-        let entry = Entry::read(&self.info, key.clone(), revision, &plaintext, false);
-        match entry.unreadable_reason() {
-            None => Ok(Prepared { plaintext, entry }),
-            Some(reason) => Err(convert::encode_error(full, Malformed(reason.to_string()))),
-        }
+        let encoded = Entry::encode(&self.info, key.clone(), revision, value, self.config.media_type);
+        let (plaintext, entry) = encoded.map_err(|malformed| convert::encode_error(full, malformed))?;
+        Ok(Prepared { plaintext, entry })
     }
 
     pub(crate) async fn create(
@@ -235,6 +230,11 @@ fn whole_seconds(ttl: Duration) -> Duration {
 /// Whether an object carries a resourceVersion other than zero. One that is no number is dropped like any other
 /// (`storage-api/CREATE-02`); a document that is no object is the encoder's business.
 fn carries_revision(json: &[u8]) -> bool {
+    // Looking for the text is much cheaper than reading all of it. Where something is written as an escape, it may be that.
+    let may = |text: &str| text.contains("resourceVersion") || text.contains("\\u");
+    if std::str::from_utf8(json).is_ok_and(|text| !may(text)) {
+        return false;
+    }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
     struct Metadata {
@@ -271,6 +271,7 @@ mod tests {
             (r#"{"metadata":{"resourceVersion":null}}"#, false),
             (r#"{"metadata":null}"#, false),
             (r#"{"resourceVersion":"7"}"#, false),
+            (r#"{"metadata":{"\u0072esourceVersion":"7"}}"#, true),
             ("[]", false),
         ] {
             assert_eq!(carries_revision(json.as_bytes()), want, "{json}");
