@@ -82,7 +82,7 @@ pub(crate) struct Shared {
     /// Who waits for history from before the log.
     pub(crate) back: Back,
     /// The open watches.
-    pub(crate) watchers: Count,
+    pub(crate) watchers: Arc<Count>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -93,17 +93,26 @@ pub(crate) struct Count {
     none: Notify,
 }
 
-impl Count {
-    pub(crate) fn enter(&self) {
-        self.now.fetch_add(1, Ordering::AcqRel);
-    }
+/// One of them, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Open(Arc<Count>);
 
-    pub(crate) fn leave(&self) {
-        if self.now.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.none.notify_waiters();
+impl Open {
+    pub(crate) fn new(count: &Arc<Count>) -> Self {
+        count.now.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.0.now.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
         }
     }
+}
 
+impl Count {
     pub(crate) fn count(&self) -> usize {
         self.now.load(Ordering::Acquire)
     }
@@ -163,7 +172,7 @@ impl Cacher {
             backend_lists: Arc::new(Semaphore::new(config.backend_lists.max(1))),
             backend_watches: Arc::new(Semaphore::new(BACKEND_WATCHES)),
             back: Back::default(),
-            watchers: Count::default(),
+            watchers: Arc::default(),
             metrics: Arc::new(Metrics::new(&info)),
             inner,
             info,

@@ -128,7 +128,10 @@ impl Shared {
         };
         let mut watch = self.inner.watch(&Scope::all(self.info.prefix()), options).await?;
         let store = self.inner.store_id().await?;
-        if self.loaded().is_none_or(|root| root.store.as_deref() != store.as_deref()) {
+        if self
+            .loaded()
+            .is_none_or(|root| root.store.as_deref() != store.as_deref())
+        {
             return Err(StorageError::internal("the storage is another one now"));
         }
         let (mut since, mut bytes, mut batches) = (from, 0, VecDeque::new());

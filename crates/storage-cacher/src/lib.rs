@@ -44,6 +44,7 @@ mod tree;
 mod budget;
 mod config;
 mod metrics;
+mod planted;
 mod reminders;
 mod status;
 

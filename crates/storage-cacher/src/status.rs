@@ -68,6 +68,15 @@ impl Status {
         let _ = state.wait_for(|(state, _)| *state == State::Closed).await;
     }
 
+    /// Ends once the cache is closed or gone, and does not keep it.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut state = self.0.subscribe();
+        async move {
+            // Either of the two is an end.
+            let _ = state.wait_for(|(state, _)| *state == State::Closed).await;
+        }
+    }
+
     pub(crate) fn check(&self, now: Duration) -> Result<(), NotReady> {
         let (state, since) = self.0.borrow().clone();
         let cause = match state {

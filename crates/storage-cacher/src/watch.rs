@@ -41,12 +41,13 @@ use std::time::Duration;
 use apiserver_storage_api::{
     ReadAt, Result, Revision, Scope, SelectionPredicate, StorageError, Watch, WatchItem, WatchOptions, WatchStart,
 };
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::cacher::Shared;
+use crate::cacher::{Open, Shared};
 use crate::core::{Forgotten, From, Subscription};
 use crate::freshness::Present;
+use crate::planted::{Bug, planted};
 use crate::read::{Behind, exhausted, too_large};
 use crate::watcher::Watcher;
 
@@ -64,7 +65,8 @@ impl Shared {
         if self.current().is_none() && self.wait_ready().await?.is_none() {
             return self.watch_below(scope, options).await;
         }
-        let begin = self.begin(options.start).await?;
+        let end = options.deadline.map(|left| self.config.clock.monotonic() + left);
+        let begin = self.begin(options.start, end).await?;
         match self.follow(scope, &options, &begin) {
             Err(error) if error.is_expired() => {}
             other => return other,
@@ -74,7 +76,7 @@ impl Shared {
         };
         self.reach_back(revision).await;
         match self.follow(scope, &options, &begin) {
-            Err(error) if error.is_expired() => self.catch_up(scope, options).await,
+            Err(error) if error.is_expired() => self.catch_up(scope, options, end).await,
             other => other,
         }
     }
@@ -110,8 +112,7 @@ impl Shared {
             }),
         };
         let reminder = if options.progress {
-            let end = options.deadline.map(|left| self.config.clock.monotonic() + left);
-            let reminder = self.reminders.join(&*self.config.rng, end);
+            let reminder = self.reminders.join(&*self.config.rng, begin.end);
             self.feed_wake.notify_one();
             reminder
         } else {
@@ -127,15 +128,17 @@ impl Shared {
     }
 
     /// A watch of the storage below, for a kind that is not kept.
-    async fn watch_below(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+    async fn watch_below(self: &Arc<Self>, scope: &Scope, options: WatchOptions) -> Result<Watch> {
         let place = Arc::clone(&self.backend_watches).try_acquire_owned();
         let place = place.map_err(|_| StorageError::TooManyRequests {
             cause: "too many watches read from the storage below the cache".into(),
             retry_after: RETRY_WATCH,
         })?;
         let watch = self.inner.watch(scope, options).await?;
+        let watch = watch.take_until(self.status.ended().boxed());
+        let open = Open::new(&self.watchers);
         Ok(Watch::new(watch.map(move |item| {
-            let _held = &place;
+            let _held = (&place, &open);
             item
         })))
     }
@@ -143,7 +146,7 @@ impl Shared {
     /// A watch that begins before the log does, as every client's after a restart of this process: the storage below
     /// still knows what happened, so it goes on there until it meets the log. The number of such watches is bounded;
     /// one too many, or one from before the history of the storage, is told 410.
-    async fn catch_up(self: &Arc<Self>, scope: &Scope, options: WatchOptions) -> Result<Watch> {
+    async fn catch_up(self: &Arc<Self>, scope: &Scope, options: WatchOptions, end: Option<Duration>) -> Result<Watch> {
         let place = Arc::clone(&self.backend_watches).try_acquire_owned();
         let place = place.map_err(|_| StorageError::expired_watch())?;
         let below = self.inner.watch(scope, options.clone()).await?;
@@ -153,10 +156,11 @@ impl Shared {
             shared: Arc::downgrade(self),
             scope: scope.clone(),
             options,
+            end,
             store,
             stage: Stage::Below {
-                watch: below,
-                _place: place,
+                watch: Watch::new(below.take_until(self.status.ended().boxed())),
+                _held: (place, Open::new(&self.watchers)),
             },
             delivered: None,
         };
@@ -168,8 +172,9 @@ impl Shared {
     }
 
     /// Where the watcher's cursor begins.
-    async fn begin(&self, start: WatchStart) -> Result<Begin> {
+    async fn begin(&self, start: WatchStart, end: Option<Duration>) -> Result<Begin> {
         let mut begin = Begin {
+            end,
             from: From::Tail,
             seen: None,
             store: None,
@@ -179,7 +184,9 @@ impl Shared {
             WatchStart::InitialState(ReadAt::NotOlderThan(revision)) => self.reach_for_watch(revision, false).await?,
             WatchStart::InitialState(ReadAt::MostRecent) => {
                 let now = self.ask_now().await?;
-                self.reach_for_watch(now.revision, true).await?;
+                if !planted(Bug::DoesNotWait) {
+                    self.reach_for_watch(now.revision, true).await?;
+                }
             }
             WatchStart::Now => {
                 let now = self.ask_now().await?;
@@ -227,6 +234,8 @@ impl Shared {
 
 /// Where a watch of the log begins.
 struct Begin {
+    /// When the caller will end the watch, as far as is known.
+    end: Option<Duration>,
     from: From,
     /// What the client has seen; none: what the cache has.
     seen: Option<Revision>,
@@ -240,6 +249,8 @@ struct CatchUp {
     shared: Weak<Shared>,
     scope: Scope,
     options: WatchOptions,
+    /// When the caller will end it.
+    end: Option<Duration>,
     /// The identity of the storage below.
     store: Option<Arc<str>>,
     stage: Stage,
@@ -251,8 +262,8 @@ enum Stage {
     /// Reading below.
     Below {
         watch: Watch,
-        /// One of the bounded places; given back with the stage.
-        _place: OwnedSemaphorePermit,
+        /// One of the bounded places, and one of the open watches; given back with the stage.
+        _held: (OwnedSemaphorePermit, Open),
     },
     /// Met the log: an ordinary watch of the cache.
     Cached(Watch),
@@ -264,6 +275,7 @@ impl CatchUp {
             // The cache ends with its watchers.
             let shared = self.shared.upgrade()?;
             let begin = Begin {
+                end: self.end,
                 from: From::After(revision),
                 seen: Some(revision),
                 store: Some(self.store.clone()),

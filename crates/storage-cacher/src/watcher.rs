@@ -10,11 +10,12 @@ use std::task::{Context, Poll, ready};
 use apiserver_storage_api::{Batch, Entry, Event, OnUnreadable, Result, Revision, StorageError, WatchItem};
 use futures::Stream;
 
-use crate::cacher::Shared;
+use crate::cacher::{Open, Shared};
 use crate::core::log::{Cursor, End, Epoch, Next, Record, Selection};
 use crate::core::root::{Released, Selected, Step, Walk, is_selected};
 use crate::core::wake::Place;
 use crate::core::{From, Subscription};
+use crate::planted::{Bug, planted};
 use crate::reminders::{Due, Reminder};
 
 /// Entries of one part of the initial state, and objects that are looked at for it in one go.
@@ -45,6 +46,7 @@ pub(crate) struct Watcher {
     /// The second, by the cache's clock, in which the delay of a delivery was last measured.
     measured: u32,
     over: bool,
+    _open: Open,
 }
 
 impl Watcher {
@@ -55,7 +57,6 @@ impl Watcher {
         initial: Option<Walk>,
         reminder: Option<Reminder>,
     ) -> Self {
-        shared.watchers.enter();
         Self {
             shared: Arc::downgrade(shared),
             selection: subscription.selection,
@@ -70,6 +71,7 @@ impl Watcher {
             told: position,
             measured: 0,
             over: false,
+            _open: Open::new(&shared.watchers),
         }
     }
 
@@ -103,6 +105,11 @@ impl Watcher {
         loop {
             // Both are read before the cursor: only then does an empty ring mean what they say.
             let (end, through) = (self.epoch.end(), self.epoch.through());
+            if planted(Bug::BookmarksEarly)
+                && let Some(bookmark) = self.bookmark(through)
+            {
+                return Poll::Ready(Some(Ok(bookmark)));
+            }
             match self.advance() {
                 Found::Seen(record, Some(events)) => {
                     self.position = record.revision;
@@ -161,7 +168,9 @@ impl Watcher {
             }
         }
         match self.live.advance() {
-            Next::Record(record, _) if record.revision <= self.position => Found::Seen(record, None),
+            Next::Record(record, _) if record.revision <= self.position && !planted(Bug::DoublesEvent) => {
+                Found::Seen(record, None)
+            }
             Next::Record(record, events) => Found::Seen(record, Some(events)),
             Next::Empty => Found::Empty,
             Next::Lost => Found::Lost,
@@ -187,11 +196,15 @@ impl Watcher {
 
     /// Goes on in the next epoch, if that begins exactly where this watcher is. False: the cache is gone.
     fn carry_on(&mut self, continues: Option<Revision>) -> Result<bool> {
-        let Some(at) = continues.filter(|at| *at <= self.position) else {
-            return Err(self.expired());
-        };
         let Some(shared) = self.shared.upgrade() else {
             return Ok(false);
+        };
+        let continues = match shared.loaded() {
+            Some(root) if planted(Bug::BridgesRelist) => Some(root.revision),
+            _ => continues.filter(|at| *at <= self.position),
+        };
+        let Some(at) = continues else {
+            return Err(self.expired());
         };
         let selection = Arc::clone(&self.selection);
         let next = shared.subscribe(&selection.scope, &selection.predicate, From::After(at))?;
@@ -260,14 +273,6 @@ impl Stream for Watcher {
         let item = ready!(watcher.poll(context));
         watcher.over = !matches!(item, Some(Ok(_)));
         Poll::Ready(item)
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.watchers.leave();
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use apiserver_storage_api::{Entry, Event, EventKind, Revision, Scope, SelectionP
 use arc_swap::ArcSwapOption;
 
 use crate::core::wake::Wakers;
+use crate::planted::{Bug, planted};
 
 /// Bytes that a record costs beside the objects it keeps alive.
 const RECORD_OVERHEAD: usize = 480;
@@ -79,6 +80,9 @@ impl Record {
             let now = event.object.as_ref()?.attributes()?;
             (event.kind == EventKind::Modified && predicate.matches(before) && !predicate.matches(now)).then_some(())
         };
+        if planted(Bug::KeepsDeparted) && leaves().is_some() {
+            return Some(event.clone());
+        }
         if predicate.is_empty() || leaves().is_none() {
             return event.seen_by(predicate);
         }

@@ -46,6 +46,7 @@ use self::root::Root;
 use self::scopes::{Groups, Topic};
 use self::wake::{Place, Wakers};
 use crate::budget::Share;
+use crate::planted::{Bug, planted};
 
 /// Records between two kept roots: how many changes a read of an earlier state takes back at most.
 const CHECKPOINT_EVERY: usize = 128;
@@ -180,7 +181,7 @@ impl Past {
 
     /// The earlier state.
     pub(crate) fn build(self, indexes: &[Index]) -> Arc<Root> {
-        if self.undo.is_empty() {
+        if self.undo.is_empty() || planted(Bug::ForgetsToUndo) {
             return self.nearest;
         }
         let mut root = Root::clone(&self.nearest);
@@ -260,11 +261,22 @@ impl Core {
             self.epoch.raise(batch.revision);
             return Ok(Effects::default());
         }
+        if planted(Bug::SplitsBatch) && events.len() > 1 {
+            let first = Record::new(batch.revision, events.drain(..1).collect(), now);
+            self.record(&Arc::new(first)).perform();
+        }
         let record = Arc::new(Record::new(batch.revision, events, now));
         self.superseded += record.weight as u64;
         next.superseded = self.superseded;
         self.checkpoint(&root);
         self.publish(next);
+        if planted(Bug::SkipsEvent) && batch.revision.get().is_multiple_of(5) {
+            self.epoch.raise(batch.revision);
+            return Ok(Effects::default());
+        }
+        if planted(Bug::DoublesEvent) {
+            self.record(&record).perform();
+        }
         let effects = self.record(&record);
         self.epoch.raise(batch.revision);
         self.trim(now);
@@ -288,7 +300,10 @@ impl Core {
             }));
         }
         let object = event.object.clone().ok_or(Fault::NoObject(revision))?;
-        let previous = root.put(object.clone(), &self.indexes);
+        let mut previous = root.put(object.clone(), &self.indexes);
+        if planted(Bug::WrongPrevious) && previous.is_some() {
+            previous = Some(object.clone());
+        }
         let kind = if previous.is_some() {
             EventKind::Modified
         } else {
@@ -495,6 +510,12 @@ impl Core {
             let topic = Topic::of(scope, &self.prefix, predicate, &self.indexes);
             let group = self.groups.of(topic, scope, whole, predicate, root.revision)?;
             (&group.selection, &group.ring)
+        };
+        let from = match from {
+            From::After(revision) if planted(Bug::ResumesOneLate) && revision < root.revision => {
+                From::After(revision.next())
+            }
+            from => from,
         };
         let (live, catch_up) = match from {
             From::Tail => (ring.at_tail(), None),

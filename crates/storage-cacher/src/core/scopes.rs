@@ -15,6 +15,8 @@ use crate::core::wake::Wakers;
 
 /// Groups that nobody belongs to any more, kept for those who come back.
 const DESERTED: usize = 10_000;
+/// Groups that are looked at in one sweep.
+const SWEPT: usize = 4_096;
 
 /// What a group is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -76,6 +78,8 @@ pub(crate) struct Groups {
     /// Groups that the record at hand may concern.
     concerned: Vec<usize>,
     deserted: usize,
+    /// Where the next sweep begins.
+    swept: usize,
 }
 
 impl Groups {
@@ -214,23 +218,35 @@ impl Groups {
         }
     }
 
-    /// Drops groups that nobody has belonged to for so long, and whatever is too many of those.
+    /// Drops groups that nobody has belonged to for so long, and whatever is too many of those. Looks at a part of them
+    /// each time.
     pub(crate) fn sweep(&mut self, now: Duration, keep: Duration) {
-        self.deserted = 0;
-        let mut gone = Vec::new();
-        for (at, group) in self.groups.iter_mut().enumerate() {
+        let (begin, mut gone) = (self.swept, Vec::new());
+        for (at, group) in self.groups.iter_mut().enumerate().skip(begin).take(SWEPT) {
             let Some(group) = group else { continue };
-            if group.selection.wakers.taken() > 0 {
-                group.deserted = None;
-                continue;
+            let is_deserted = group.selection.wakers.taken() == 0;
+            match (is_deserted, group.deserted) {
+                (true, None) => {
+                    group.deserted = Some(now);
+                    self.deserted += 1;
+                }
+                (false, Some(_)) => {
+                    group.deserted = None;
+                    self.deserted = self.deserted.saturating_sub(1);
+                }
+                _ => {}
             }
-            let since = *group.deserted.get_or_insert(now);
-            if group.ring.len() == 0 || now.saturating_sub(since) >= keep || self.deserted >= DESERTED {
+            let aged = group.deserted.is_some_and(|since| now.saturating_sub(since) >= keep);
+            if is_deserted && (aged || group.ring.len() == 0 || self.deserted > DESERTED) {
                 gone.push(at);
-            } else {
-                self.deserted += 1;
+                self.deserted = self.deserted.saturating_sub(1);
             }
         }
+        self.swept = if begin + SWEPT < self.groups.len() {
+            begin + SWEPT
+        } else {
+            0
+        };
         for at in gone {
             self.remove(at);
         }

@@ -23,9 +23,12 @@ use parking_lot::Mutex;
 use self::clients::Client;
 use self::executor::{Dice, Executor};
 use self::world::{Faults, Wire, World};
+use crate::planted::{Bug, plant};
 use crate::{Cacher, CacherConfig};
 
 const SEEDS: u64 = 300;
+/// A planted fault is found in fewer.
+const MOST_SEEDS: u64 = 300;
 const READERS: usize = 3;
 const WATCHERS: usize = 5;
 const STEPS: usize = 25;
@@ -94,10 +97,23 @@ fn simulate(seed: u64) -> Result<(), String> {
     world.violation().map_or(Ok(()), Err)
 }
 
+#[test]
+fn every_planted_fault_is_found() {
+    for bug in Bug::ALL {
+        plant(Some(bug));
+        let found = (0..MOST_SEEDS).find_map(|seed| Some((seed, simulate(seed).err()?)));
+        plant(None);
+        let (seed, violation) = found.unwrap_or_else(|| panic!("{bug:?} was not found in {MOST_SEEDS} seeds"));
+        println!("{bug:?}: SIM_SEED={seed}: {violation}");
+    }
+}
+
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+// covers: storage-cacher/ORD-01, storage-cacher/ORD-02, storage-cacher/ORD-03, storage-cacher/ORD-04, storage-cacher/ORD-06
+// covers: storage-api/GLOB-06, storage-api/WATCH-18, storage-api/WATCH-19
 #[test]
 fn every_order_of_events_keeps_the_promises() {
     let seeds = match number("SIM_SEED") {
