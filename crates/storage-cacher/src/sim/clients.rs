@@ -312,7 +312,7 @@ impl Client {
                 None => return last,
             };
             let mut watching = watching.lock();
-            let Some(watching) = watching.as_mut() else { return None };
+            let watching = watching.as_mut()?;
             if let Err(fault) = self.take(watching, start, before, &item, &mut told) {
                 self.world
                     .violated(format!("watch from {start:?} of {view:?}: {fault}; {item:?}"));

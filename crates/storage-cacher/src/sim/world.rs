@@ -242,7 +242,7 @@ impl World {
         let mut serial = self.serial.lock();
         *serial += 1;
         let (group, node) = (self.dice.below(2) as u8, self.dice.below(3) as u8);
-        let (namespace, name) = (&key["/pods/".len()..]).split_once('/').unwrap_or_default();
+        let (namespace, name) = key["/pods/".len()..].split_once('/').unwrap_or_default();
         let json = format!(
             "{{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"{namespace}\",\
              \"labels\":{{\"g\":\"{group}\",\"serial\":\"{serial}\"}}}},\"spec\":{{\"nodeName\":\"n{node}\"}}}}"
