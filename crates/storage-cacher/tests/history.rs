@@ -188,3 +188,21 @@ fn a_cache_that_is_shut_down_lets_its_watches_finish() {
     assert!(down.outcome().is_some());
     drop(stuck);
 }
+
+#[test]
+fn watches_that_read_below_end_with_the_cache() {
+    // Too much to be kept, so that each watch reads below for itself.
+    let mut stage = Stage::new(old(), |config| config.with_live_bytes(Some(1)));
+    let mut below = stage.watch(all(), from(WatchStart::After(revision(103)))).unwrap();
+    assert_eq!(stage.heard(&mut below).len(), 4);
+    // No history may be kept, so that this one has yet to meet the log.
+    let mut other = Stage::new(old(), |config| config.with_history_bytes(1).with_history_min_records(1));
+    let mut catching_up = other.watch(all(), from(WatchStart::After(revision(103)))).unwrap();
+    for (stage, watch) in [(&mut stage, &mut below), (&mut other, &mut catching_up)] {
+        let cache = Arc::clone(&stage.cache);
+        let mut down = stage.spawn(async move { cache.shut_down(MS(60_000)).await });
+        assert!(down.outcome().is_none(), "a watch is open");
+        let heard = stage.heard(watch);
+        assert_eq!(heard.last().map(String::as_str), Some("END OF STREAM"), "{heard:?}");
+    }
+}
