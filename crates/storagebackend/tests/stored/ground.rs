@@ -30,15 +30,22 @@ pub(crate) struct Ground<K> {
     _keep: Box<dyn Any + Send + Sync>,
 }
 
+/// Revisions like those of a young cluster, so that what is far ahead there is so here.
+fn embedded(config: EmbeddedConfig) -> EmbeddedConfig {
+    config.with_first_revision(Revision::MIN)
+}
+
 /// A store in memory.
 pub(crate) async fn memory() -> Ground<EmbeddedKv> {
-    Ground::new(EmbeddedKv::open(EmbeddedConfig::memory()).await.unwrap(), ())
+    Ground::new(EmbeddedKv::open(embedded(EmbeddedConfig::memory())).await.unwrap(), ())
 }
 
 /// A store in a directory.
 pub(crate) async fn disk() -> Ground<EmbeddedKv> {
     let dir = tempfile::tempdir().unwrap();
-    let kv = EmbeddedKv::open(EmbeddedConfig::directory(dir.path())).await.unwrap();
+    let kv = EmbeddedKv::open(embedded(EmbeddedConfig::directory(dir.path())))
+        .await
+        .unwrap();
     Ground::new(kv, dir)
 }
 
@@ -66,6 +73,10 @@ impl<K: Kv> Ground<K> {
     pub(crate) fn cached(mut self) -> Self {
         self.cached = true;
         self
+    }
+
+    pub(crate) fn is_cached(&self) -> bool {
+        self.cached
     }
 
     /// The store of a kind.

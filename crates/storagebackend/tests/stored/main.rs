@@ -12,3 +12,7 @@ mod etcd;
 mod ground;
 mod kinds;
 mod objects;
+mod pages;
+mod play;
+mod revisions;
+mod ttl;
