@@ -1,4 +1,5 @@
 //! Who answers what, as closed tables: the cache or the storage below.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
@@ -328,7 +329,7 @@ fn a_cache_that_was_never_ready_sends_below_what_is_cheap() {
 fn writes_go_below_with_the_cached_object_as_a_hint() {
     let mut stage = stage(CACHED);
     let cache = Arc::clone(&stage.cache);
-    let asked = stage.run(async move {
+    stage.run(async move {
         let update = || |_: Option<Entry>| async { Ok(apiserver_storage_api::Change::NoChange) };
         let one = key("ns", "a");
         let _ = cache.create(&one, pod("ns", "a", "n"), Default::default()).await;
@@ -348,7 +349,6 @@ fn writes_go_below_with_the_cached_object_as_a_hint() {
         assert_eq!(cache.stats().await.unwrap().count, 0);
         cache.request_progress().await.unwrap();
     });
-    drop(asked);
     let want = [
         "create /pods/ns/a",
         "update /pods/ns/a hint Some(200)",

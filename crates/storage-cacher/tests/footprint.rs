@@ -1,6 +1,7 @@
 //! What a cache and its watches hold in memory.
 //!
 //! One test alone in its process, because the whole process is measured.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
