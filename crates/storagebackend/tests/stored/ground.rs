@@ -20,6 +20,9 @@ use serde_json::Value;
 /// No wait is longer; what is waited for comes within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a cache waits for a revision that it has not seen.
+const PATIENCE_OF_READS: Duration = Duration::from_millis(1500);
+
 /// A backend, and how stores on it are made.
 pub(crate) struct Ground<K> {
     pub(crate) kv: Arc<K>,
@@ -91,7 +94,10 @@ impl<K: Kv> Ground<K> {
         if !self.cached {
             return direct;
         }
-        let cache = Cacher::new(direct, CacherConfig::new(SystemClock::shared(), Arc::new(OsRng)));
+        // Reads of what is far ahead are not to take longer than they must.
+        let config =
+            CacherConfig::new(SystemClock::shared(), Arc::new(OsRng)).with_freshness_timeout(PATIENCE_OF_READS);
+        let cache = Cacher::new(direct, config);
         soon("the cache is ready", cache.wait_ready()).await.unwrap();
         Arc::new(cache)
     }
