@@ -6,11 +6,12 @@ mod common;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use apiserver_storage_api::time::{Clock, ManualClock};
 use apiserver_storage_api::{ListAt, ResourceInfo, ResourceScope, Scope, Storage, WatchOptions, WatchStart};
 use apiserver_storage_cacher::{Cacher, CacherConfig};
-use apiserver_storage_etcd3::EtcdKv;
+use apiserver_storage_etcd3::{EtcdConfig, EtcdKv};
 use apiserver_storage_kv::{Kv, KvError, KvWatchItem, WatchRequest};
 use apiserver_storage_testing::fixture::{create_pod, list_at, pods};
 use futures::StreamExt;
@@ -164,6 +165,39 @@ async fn an_upgrade_and_a_downgrade_are_noticed_on_the_next_connection() {
         // Whoever calls next makes the new connection; the health check does if nobody else.
         until(|| kv.capabilities().progress == trusted, version).await;
     }
+}
+
+// covers: storage-etcd3/FEAT-12
+#[tokio::test]
+async fn an_upgrade_of_a_member_that_nobody_calls_is_noticed_within_a_minute() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (new, old) = new_and_old();
+    let (current, other) = (Door::to(&etcd, new).await, Door::to(&etcd, old).await);
+    let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+    let mut settings = config([current.url(), other.url()]).with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    // Time decides when is asked, and ends nothing.
+    let never = Duration::from_secs(1_000_000);
+    (settings.health_timeout, settings.request_timeout) = (never, never);
+    settings.health_interval = Duration::from_secs(1);
+    let kv = connect_still(settings).await;
+    until(|| other.asked() > 0 && current.asked() > 0, "both are known").await;
+    assert!(!kv.capabilities().progress);
+    other.says.send_replace(new);
+    let mut passed = 0;
+    while !kv.capabilities().progress {
+        clock.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        passed += 1;
+        assert!(passed < 3000, "asked again after a minute");
+    }
+    assert!(passed >= 59, "not all the time: {passed} s");
+}
+
+/// Connects with a clock that stands still.
+async fn connect_still(config: EtcdConfig) -> EtcdKv {
+    let kv = EtcdKv::connect(config).await.expect("a sound configuration");
+    kv.now().await.expect("it answers");
+    kv
 }
 
 // covers: storage-etcd3/FEAT-01, storage-etcd3/FEAT-13
