@@ -48,7 +48,7 @@ enum Task {
     Test(test::Options),
     /// The end-to-end scenarios alone, with the real kubectl and a real etcd.
     E2e(e2e::Options),
-    /// Measures the release binary: size, start, memory, list throughput.
+    /// Measures the release binary (size, start, memory, list throughput), or with `storage` the storage layers.
     Bench(bench::Options),
     /// Checks which crate may know which.
     Edges,

@@ -3,6 +3,9 @@
 //! Time of the build (with `--clean` in an empty target directory), size of the binary, start to ready, idle memory, and the
 //! throughput of full lists of 20,000 configmaps of 9 KB through HTTP from the cache, one client. Results go to
 //! `target/bench/figures.json`; `--compare FILE` puts another run's figures beside them, with a verdict for each.
+//! `cargo xtask bench storage` measures the storage layers on an etcd instead.
+
+mod storage;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,10 +34,22 @@ pub(crate) struct Options {
     /// Figures of another run to compare with.
     #[arg(long)]
     compare: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What is measured instead of the binary.
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// The storage layers beside the bare client, on a real etcd.
+    Storage(storage::Options),
 }
 
 /// `cargo xtask bench`
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if let Some(Part::Storage(options)) = &options.part {
+        return storage::run(workspace, options);
+    }
     let folder = workspace.target().join("bench");
     std::fs::create_dir_all(&folder)?;
     let mut figures = Map::new();
