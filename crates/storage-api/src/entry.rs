@@ -455,38 +455,38 @@ impl fmt::Debug for Entry {
 /// because a match only leads to a comparison of the bytes; so speed is what counts: every value that is read passes
 /// through here.
 pub fn digest(stored: &[u8]) -> u64 {
-    // Two words at a time through a wide multiplication, in two lanes so that one need not wait for the other.
-    const MIX: [u64; 4] = [
+    // Two words at a time through a wide multiplication, in four lanes so that none need wait for another.
+    const MIX: [u64; 5] = [
         0x2d35_8dcc_aa6c_78a5,
         0x8bb8_4b93_962e_acc9,
         0x4b33_a62e_d433_d4a3,
         0x4d5a_2da5_1de1_aa47,
+        0xa076_1d64_78bd_642f,
     ];
     let fold = |a: u64, b: u64| {
         let product = u128::from(a) * u128::from(b);
         (product as u64) ^ ((product >> 64) as u64)
     };
-    let (blocks, tail) = stored.as_chunks::<32>();
-    let word = |block: &[u8; 32], at: usize| {
-        let mut word = [0; 8];
-        for (own, byte) in word.iter_mut().zip(block.iter().skip(at)) {
-            *own = *byte;
+    let absorb = |lanes: &mut [u64; 4], block: &[u8; 64]| {
+        let (words, _) = block.as_chunks::<8>();
+        for (lane, pair) in lanes.iter_mut().zip(words.as_chunks::<2>().0) {
+            let [a, b] = pair.map(u64::from_le_bytes);
+            *lane = fold(a ^ MIX[4], b ^ *lane);
         }
-        u64::from_le_bytes(word)
     };
-    let mut lanes = [MIX[0], MIX[1]];
-    let mut absorb = |block: &[u8; 32]| {
-        lanes[0] = fold(word(block, 0) ^ MIX[2], word(block, 8) ^ lanes[0]);
-        lanes[1] = fold(word(block, 16) ^ MIX[3], word(block, 24) ^ lanes[1]);
-    };
-    blocks.iter().for_each(&mut absorb);
-    let mut last = [0; 32];
+    let mut lanes = [MIX[0], MIX[1], MIX[2], MIX[3]];
+    let (blocks, tail) = stored.as_chunks::<64>();
+    for block in blocks {
+        absorb(&mut lanes, block);
+    }
+    let mut last = [0; 64];
     for (own, byte) in last.iter_mut().zip(tail) {
         *own = *byte;
     }
-    absorb(&last);
+    absorb(&mut lanes, &last);
     // The length tells a short tail from one that ends in zeroes.
-    fold(lanes[0] ^ stored.len() as u64, lanes[1] ^ MIX[2])
+    let [a, b, c, d] = lanes;
+    fold(fold(a, b ^ MIX[2]) ^ stored.len() as u64, fold(c, d ^ MIX[3]) ^ MIX[4])
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! - a suggested state saves the first read and never changes the outcome;
 //! - a write whose answer got lost is recognised, sent again where that is safe, or reported as unknown; the caller's
 //!   function is not run a second time for it;
-//! - a list shows one state however many reads it takes, and holds one bounded page of the backend at a time;
+//! - a list shows one state however many reads it takes, and holds two bounded pages of the backend at most;
 //! - a watch shows every change of its scope once, in revision order, in whole revisions, or ends with an error;
 //! - a value that cannot be read is named by its key; it is never served, skipped or overwritten by accident.
 //!
