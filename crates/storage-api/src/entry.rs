@@ -369,6 +369,24 @@ impl Entry {
         }))
     }
 
+    /// As [`at_revision`](Self::at_revision), of an entry that nobody else holds: where the new digits take the place of
+    /// the old ones, nothing is copied.
+    #[must_use]
+    pub fn into_revision(self, revision: Revision) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Err(shared) => Self(shared).at_revision(revision),
+            Ok(Inner { key, state, .. }) => Self(Arc::new(Inner {
+                key,
+                revision,
+                state: match state {
+                    State::Readable(record) => State::Readable(record.into_revision(revision)),
+                    unreadable @ State::Unreadable { .. } => unreadable,
+                },
+                forms: Slots::default(),
+            })),
+        }
+    }
+
     /// Where the other forms of this record are.
     pub(crate) fn slots(&self) -> &Slots {
         &self.0.forms
@@ -418,6 +436,27 @@ impl Record {
     /// Where the record came from.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    fn into_revision(mut self, revision: Revision) -> Self {
+        let digits = revision.to_string();
+        let at = self.resource_version.clone();
+        if at.len() != digits.len() {
+            return self.at_revision(revision);
+        }
+        match self.json.try_into_mut() {
+            Ok(mut json) => {
+                if let Some(old) = json.get_mut(at) {
+                    old.copy_from_slice(digits.as_bytes());
+                }
+                self.json = json.freeze();
+                self
+            }
+            Err(json) => {
+                self.json = json;
+                self.at_revision(revision)
+            }
+        }
     }
 
     fn at_revision(&self, revision: Revision) -> Self {
@@ -496,6 +535,26 @@ mod tests {
 
     fn pods() -> ResourceInfo {
         ResourceInfo::new("", "v1", "pods", "Pod", ResourceScope::Namespaced)
+    }
+
+    #[test]
+    fn an_entry_changes_its_revision_in_place_where_it_can() {
+        let stored = br#"{"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"x":"17"},"name":"a"}}"#;
+        for (from, to, shared, in_place) in [(17, 42, false, true), (17, 42, true, false), (9, 10, false, false)] {
+            let [from, to] = [from, to].map(|n| Revision::new(n).expect("not zero"));
+            let key = pods().key("/pods/ns/a").expect("a key");
+            let entry = Entry::read(&pods(), key, from, stored, false);
+            let json = |entry: &Entry| entry.json().expect("readable").clone();
+            let (want, before) = (json(&entry.at_revision(to)), entry.json().expect("readable").as_ptr());
+            let reader = shared.then(|| (entry.clone(), json(&entry)));
+            let moved = entry.into_revision(to);
+            assert_eq!((moved.revision(), json(&moved)), (to, want.clone()));
+            assert_eq!(json(&moved.at_revision(from).at_revision(to)), want);
+            assert_eq!(moved.json().expect("readable").as_ptr() == before, in_place);
+            if let Some((reader, old)) = reader {
+                assert_eq!((reader.revision(), json(&reader)), (from, old));
+            }
+        }
     }
 
     #[test]
