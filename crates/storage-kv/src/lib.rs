@@ -50,6 +50,7 @@ mod store;
 
 mod convert;
 mod delete;
+mod gauges;
 mod get;
 mod latency;
 mod list;
@@ -57,6 +58,7 @@ mod metric;
 mod queue;
 mod retry;
 mod sizes;
+mod told;
 mod trace;
 mod traced;
 mod turn;
@@ -65,6 +67,7 @@ mod watch;
 mod write;
 
 pub use self::error::KvError;
+pub use self::gauges::{ObjectGauges, ObjectNumbers};
 pub use self::kv::{
     Capabilities, Expected, Kv, KvEvent, KvPair, KvResult, KvWatch, KvWatchItem, Lease, LeaseId, RangePage,
     RangeRequest, StoreId, WatchRequest, WriteOutcome, prefix_end,

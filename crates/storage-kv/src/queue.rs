@@ -224,6 +224,7 @@ mod tests {
         ManualClock::new(SystemTime::UNIX_EPOCH)
     }
 
+    // covers: storage-api/GAP-05
     #[test]
     fn turns_go_in_the_order_of_coming_and_the_queue_goes_with_the_last() {
         let (turns, clock) = (Turns::new(), clock());

@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(sizes.average(), (3, 20));
     }
 
-    // covers: storage-etcd3/ESTAT-10
+    // covers: storage-etcd3/ESTAT-10, storage-etcd3/OPEN-11
     #[test]
     fn a_large_kind_is_known_by_a_sample_of_bounded_size() {
         let sizes = Sizes::default();

@@ -36,6 +36,8 @@ impl State {
         self.entry.as_ref().map(Entry::revision)
     }
 
+    // deviates: storage-api/UPD-23: a suggestion is an entry, whose revision is a number above zero; there is none that
+    // cannot be parsed.
     /// A suggestion, if it can be used at all.
     pub(crate) fn suggested(key: &Key, suggestion: Option<&Entry>) -> Option<Self> {
         let entry = suggestion.filter(|entry| entry.key() == key && entry.unreadable_reason().is_none())?;
@@ -130,7 +132,7 @@ impl<K: Kv> Inner<K> {
                     let expected = state.revision().map_or(Expected::Absent, Expected::At);
                     match self.write("update", full, &prepared, expected, ttl, trace).await? {
                         Written::At(revision) => {
-                            let entry = prepared.entry.at_revision(revision);
+                            let entry = prepared.entry.into_revision(revision);
                             attempts.won(Some(&entry));
                             return Ok(entry);
                         }
@@ -150,6 +152,8 @@ impl<K: Kv> Inner<K> {
         }
     }
 
+    // deviates: storage-api/UPD-07: the caller's function is not told a lifetime; to keep the one that the object has, it
+    // names none.
     /// Preconditions, then the caller's function, then the encoder.
     async fn decide(
         &self,
@@ -174,7 +178,7 @@ impl<K: Kv> Inner<K> {
             Change::NoChange => Ok(Decision::Keep),
             Change::Delete => Ok(Decision::Remove),
             Change::Put { value, ttl } => {
-                let revision = state.revision().unwrap_or(Revision::MIN);
+                let revision = state.revision().unwrap_or_else(|| self.told.latest());
                 let prepared = self.prepare(key, full, &value, revision)?;
                 trace.stage_of("encoded", prepared.plaintext.len());
                 Ok(Decision::Write(prepared, ttl))

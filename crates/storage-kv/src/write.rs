@@ -67,14 +67,14 @@ impl<K: Kv> Inner<K> {
         if carries_revision(value.json()) {
             return Err(StorageError::ResourceVersionSetOnCreate);
         }
-        let prepared = self.prepare(key, full, value, Revision::MIN)?;
+        let prepared = self.prepare(key, full, value, self.told.latest())?;
         trace.stage_of("encoded", prepared.plaintext.len());
         let ttl = options.ttl.map_or(Ttl::Never, Ttl::After);
         match self
             .write("create", full, &prepared, Expected::Absent, ttl, trace)
             .await?
         {
-            Written::At(revision) => Ok(prepared.entry.at_revision(revision)),
+            Written::At(revision) => Ok(prepared.entry.into_revision(revision)),
             Written::Refused(_) => Err(StorageError::KeyExists { key: full.to_owned() }),
         }
     }
@@ -101,7 +101,11 @@ impl<K: Kv> Inner<K> {
         }
         trace.stage("called");
         match outcome {
-            Ok(outcome) => Ok(outcome.into()),
+            Ok(WriteOutcome::Applied(revision)) => {
+                self.told.tell(revision);
+                Ok(Written::At(revision))
+            }
+            Ok(refused) => Ok(refused.into()),
             Err(KvError::OutcomeUnknown(cause)) => {
                 // An encrypted value has a random part, so equal bytes are the same write. Plain bytes are told apart
                 // by the uid; without one anybody may have written them.
@@ -136,10 +140,11 @@ impl<K: Kv> Inner<K> {
 
     /// Finds out what became of a write whose answer was lost.
     ///
-    /// Our very bytes, written as the next state after the expected one: it was applied. (Two writers who in this moment
-    /// turn one plain state into the same plain bytes cannot be told apart; of encrypted values they can.) Still the expected revision:
-    /// the same write is sent again, which is safe because a revision is current only once, so that of the two at most
-    /// one can be applied. Anything else stays unknown; the caller's function is not run a second time.
+    /// Our very bytes, written as the next state after the expected one, and nobody else was told of that write: it was
+    /// applied. (Two servers that in this moment turn one plain state into the same plain bytes cannot be told apart; of
+    /// encrypted values they can.) Still the expected revision: the same write is sent again, which is safe because a
+    /// revision is current only once, so that of the two at most one can be applied. Anything else stays unknown; the
+    /// caller's function is not run a second time.
     async fn settle_write(
         &self,
         full: &str,
@@ -161,12 +166,16 @@ impl<K: Kv> Inner<K> {
                     .timed("update", self.kv.put_if(full, sealed.clone(), expected, lease))
                     .await
                 {
-                    Ok(WriteOutcome::Applied(revision)) => return Ok(Written::At(revision)),
+                    Ok(WriteOutcome::Applied(revision)) => {
+                        self.told.tell(revision);
+                        return Ok(Written::At(revision));
+                    }
                     Ok(WriteOutcome::Mismatch { .. }) | Err(KvError::OutcomeUnknown(_)) => continue,
                     Err(_) => break,
                 }
             }
-            if own && pair.value == sealed && self.follows(full, &pair, expected).await? {
+            let ours = own && pair.value == sealed && self.follows(full, &pair, expected).await?;
+            if ours && self.told.tell(pair.revision) {
                 return Ok(Written::At(pair.revision));
             }
             break;

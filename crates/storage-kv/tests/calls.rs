@@ -2,14 +2,23 @@
 
 mod common;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
+use apiserver_storage_api::time::ManualClock;
 use apiserver_storage_api::{
-    CreateOptions, DeleteOptions, ListAt, ListOptions, NoCheck, Storage, StorageError, UpdateOptions,
+    CreateOptions, DeleteOptions, Encoded, Entry, JsonNormalizer, ListAt, ListOptions, Malformed, MediaType, NoCheck,
+    Normalized, Normalizer, Revision, SelectableField, Storage, StorageError, UpdateOptions,
 };
+use apiserver_storage_kv::{Expected, KvStore};
 use apiserver_storage_testing::fixture::*;
 use apiserver_storage_testing::{BindingTransformer, Calls, ReferenceKv};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
+use common::spy::Spy;
 use common::{config, sealed, store, store_with};
 
 fn calls(kv: &ReferenceKv) -> (u64, u64, u64) {
@@ -173,4 +182,111 @@ async fn a_stored_key_that_no_request_can_name_is_left_out() {
     kv.raw_put("/registry/pods/ns/../x", "{}");
     let listed = list(&store, &all(), ListOptions::default()).await;
     assert_eq!(names(&listed.entries), ["ns/a", "ns/b"]);
+}
+
+// covers: storage-etcd3/TXN-04
+#[tokio::test]
+async fn an_update_that_creates_expects_nothing_to_be_there() {
+    let kv = Spy::new();
+    let store = KvStore::new(Arc::clone(&kv), pods(), config());
+    let options = UpdateOptions {
+        create_if_missing: true,
+        ..UpdateOptions::default()
+    };
+    let made = try_change(&store, &key("ns", "a"), options.clone(), label("x", "1"))
+        .await
+        .expect("created");
+    assert_eq!(kv.take_writes(), [Expected::Absent]);
+    try_change(&store, &key("ns", "a"), options, label("x", "2"))
+        .await
+        .expect("updated");
+    assert_eq!(kv.take_writes(), [Expected::At(made.revision())]);
+}
+
+// deviates: storage-etcd3/TXN-12: a caller's deadline is its own: it drops the call. The store sets none; a backend on a
+// network has one for each request, so that a member that says nothing is noticed and another one asked.
+#[tokio::test]
+async fn a_call_that_never_ends_is_given_up_by_its_caller_alone() {
+    let kv = Spy::hanging();
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let store = KvStore::new(kv, pods(), config().with_clock(Arc::new(clock.clone())));
+    let (a, everything, value) = (key("ns", "a"), all(), encoded(&pod("ns", "a")));
+    let calls: [BoxFuture<'_, bool>; 4] = [
+        store
+            .create(&a, value, CreateOptions::default())
+            .map(|r| r.is_ok())
+            .boxed(),
+        store.get(&a, Default::default()).map(|r| r.is_ok()).boxed(),
+        store.list(&everything, ListOptions::default()).map(|r| r.is_ok()).boxed(),
+        store.current_revision().map(|r| r.is_ok()).boxed(),
+    ];
+    for mut call in calls {
+        for _ in 0..3 {
+            assert!((&mut call).now_or_never().is_none());
+            clock.advance(Duration::from_secs(3600));
+        }
+    }
+}
+
+/// Counts what it is asked to do.
+#[derive(Debug)]
+struct Counted {
+    inner: JsonNormalizer,
+    encoded: AtomicU32,
+    read: AtomicU32,
+}
+
+impl Normalizer for Counted {
+    fn normalize(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+    ) -> Result<Normalized, Malformed> {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        self.inner.normalize(stored, revision, fields)
+    }
+
+    fn encode(&self, object: &Encoded, media_type: MediaType) -> Result<Bytes, Malformed> {
+        self.encoded.fetch_add(1, Ordering::Relaxed);
+        self.inner.encode(object, media_type)
+    }
+
+    fn generation(&self) -> u64 {
+        0
+    }
+}
+
+// covers: storage-api/GAP-08, storage-api/UPD-25
+#[tokio::test]
+async fn a_suggestion_is_neither_encoded_nor_read_again() {
+    let normalizer = Arc::new(Counted {
+        inner: JsonNormalizer::new(pods().gvk().clone()),
+        encoded: AtomicU32::new(0),
+        read: AtomicU32::new(0),
+    });
+    let taken = || {
+        let Counted { encoded, read, .. } = &*normalizer;
+        (encoded.swap(0, Ordering::Relaxed), read.swap(0, Ordering::Relaxed))
+    };
+    let kv = Arc::new(ReferenceKv::new());
+    let info = pods().with_normalizer(Arc::clone(&normalizer) as Arc<dyn Normalizer>);
+    let store = KvStore::new(Arc::clone(&kv), info, config());
+    let created = create_pod(&store, "ns", "a").await;
+    assert_eq!(taken(), (1, 1), "create: encoded, and read back");
+    let suggest = |entry: &Entry| UpdateOptions {
+        suggestion: Some(entry.clone()),
+        ..UpdateOptions::default()
+    };
+    let changed = try_change(&store, created.key(), suggest(&created), label("x", "1"))
+        .await
+        .expect("updated");
+    assert_eq!(taken(), (1, 1), "update: only what is new");
+    // Nothing changes: the suggestion has to be confirmed by a read.
+    try_change(&store, created.key(), suggest(&changed), nothing)
+        .await
+        .expect("kept");
+    assert_eq!(taken(), (1, 2), "no change: what is new, and what is stored");
+    change(&store, created.key(), label("x", "2")).await;
+    assert_eq!(taken(), (1, 2), "update without a suggestion");
 }

@@ -234,3 +234,83 @@ async fn a_delete_that_got_lost_is_sent_again_and_one_that_was_applied_is_unknow
             .await,
     );
 }
+
+/// What a JSON patch does that adds to a list: run twice, it adds twice.
+fn append(object: &mut serde_json::Value) {
+    let mut items = object["spec"]["items"].as_array().cloned().unwrap_or_default();
+    items.push("x".into());
+    object["spec"]["items"] = items.into();
+}
+
+/// Appends, counting the runs of the callback.
+async fn try_append(store: &Store) -> (Result<Entry>, u32) {
+    let mut runs = 0;
+    let mut update = |current: Option<Entry>| {
+        runs += 1;
+        let change = edited(current.as_ref(), append);
+        async move { change }
+    };
+    let result = store
+        .guaranteed_update(&key("ns", "a"), UpdateOptions::default(), &mut update)
+        .await;
+    (result, runs)
+}
+
+fn items(entry: &Entry) -> serde_json::Value {
+    entry.decode::<serde_json::Value>().expect("readable")["spec"]["items"].clone()
+}
+
+// covers: storage-api/ERR-17
+#[tokio::test]
+async fn what_a_patch_appends_is_there_once_whatever_becomes_of_its_answers() {
+    for encrypted in [false, true] {
+        for lost in [
+            &[LostAnswer::Applied][..],
+            &[LostAnswer::NotApplied],
+            &[LostAnswer::NotApplied, LostAnswer::Applied],
+            &[LostAnswer::NotApplied, LostAnswer::NotApplied],
+        ] {
+            let (kv, store) = if encrypted {
+                sealed(BindingTransformer::default())
+            } else {
+                store()
+            };
+            create_pod(&store, "ns", "a").await;
+            try_append(&store).await.0.expect("appended");
+            for how in lost {
+                kv.lose_answer(*how);
+            }
+            let (appended, runs) = try_append(&store).await;
+            let appended = appended.unwrap_or_else(|error| panic!("{lost:?}: {error}"));
+            assert_eq!(runs, 1, "{lost:?}");
+            assert_eq!(items(&appended), json!(["x", "x"]), "{lost:?}");
+            let now = get(&store, appended.key()).await;
+            assert_eq!(states(&[now]), states(&[appended]), "{lost:?}");
+        }
+    }
+}
+
+// covers: storage-api/ERR-17
+#[tokio::test]
+async fn of_two_patches_that_append_alike_no_one_is_told_of_the_others_write() {
+    // Another caller appends the same to the same state, and is told so; then it turns out that our answer is lost. Were
+    // the other's write taken for ours, one of two items would be missing.
+    let (kv, store) = store();
+    create_pod(&store, "ns", "a").await;
+    let mut runs = 0;
+    let mut update = |current: Option<Entry>| {
+        runs += 1;
+        let (kv, store) = (&kv, &store);
+        async move {
+            try_append(store).await.0.expect("appended");
+            kv.lose_answer(LostAnswer::Applied);
+            edited(current.as_ref(), append)
+        }
+    };
+    let result = store
+        .guaranteed_update(&key("ns", "a"), UpdateOptions::default(), &mut update)
+        .await;
+    unknown(result);
+    assert_eq!(runs, 1);
+    assert_eq!(items(&get(&store, &key("ns", "a")).await), json!(["x"]));
+}

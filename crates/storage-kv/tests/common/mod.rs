@@ -1,6 +1,8 @@
 //! A store of pods over the reference backend.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub(crate) mod spy;
+
 use std::sync::Arc;
 
 use apiserver_storage_api::time::Clock;
