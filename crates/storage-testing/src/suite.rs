@@ -86,12 +86,14 @@ macro_rules! conformance {
                 an_update_keeps_the_lifetime: [Expiry];
                 an_update_may_give_a_lifetime: [Expiry];
                 an_update_may_end_a_lifetime: [Expiry];
+                a_new_lifetime_alone_is_a_change: [Expiry];
                 an_object_made_by_an_update_may_have_a_lifetime: [Expiry];
                 preconditions_on_a_missing_object_compare_with_nothing: [];
             }
             suggestion {
                 an_error_on_an_outdated_suggestion_does_not_count: [];
                 an_outdated_suggestion_loses_the_race: [];
+                a_suggestion_of_a_state_that_never_was_loses_the_race: [];
                 preconditions_are_checked_on_the_current_state: [];
                 nothing_changed_on_a_suggestion_is_not_believed: [];
                 a_suggestion_whose_content_came_back_is_still_outdated: [];

@@ -80,6 +80,25 @@ pub async fn an_outdated_suggestion_loses_the_race<H: Harness>(h: H) {
     assert_eq!(updated.revision(), current.revision().next());
 }
 
+// covers: storage-api/UPD-22
+/// A suggestion of a state that never was, as upstream's without a version, costs time and nothing else.
+pub async fn a_suggestion_of_a_state_that_never_was_loses_the_race<H: Harness>(h: H) {
+    let store = h.store();
+    let (_, mut current) = outdated(&*store).await;
+    for never in [revision(1), revision(u64::MAX >> 1)] {
+        let (result, runs) = update(&*store, suggest(&current.at_revision(never)), |_| true).await;
+        let updated = result.expect("updated");
+        assert!(is_new(&updated) && runs <= 2, "{updated:?} after {runs} runs");
+        // The same content again is no change of the object, whatever was suggested.
+        let same = try_change(&*store, &key("ns", "a"), suggest(&updated.at_revision(never)), nothing).await;
+        assert_eq!(same.expect("kept").revision(), updated.revision());
+        current = change(&*store, &key("ns", "a"), |object| {
+            object["spec"] = serde_json::json!({});
+        })
+        .await;
+    }
+}
+
 // covers: storage-api/UPD-18
 /// Preconditions that fail on a suggestion are checked again on the current state.
 pub async fn preconditions_are_checked_on_the_current_state<H: Harness>(h: H) {

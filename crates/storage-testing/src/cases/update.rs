@@ -239,7 +239,7 @@ pub async fn an_object_deleted_during_an_update_is_not_found_or_made_again<H: Ha
     }
 }
 
-// covers: storage-api/UPD-08, storage-api/UPD-10, storage-api/GLOB-01
+// covers: storage-api/UPD-08, storage-api/UPD-10, storage-api/GLOB-01, storage-api/GAP-05
 /// Many writers of one object all win in the end, each on the state of the one before.
 pub async fn many_writers_of_one_object_all_win_once<H: Harness>(h: H) {
     const WRITERS: u64 = 8;
@@ -417,7 +417,7 @@ async fn put_with(store: &dyn Storage, ttl: Ttl, edit: impl Fn(&mut Value) + Sen
         .expect("updated")
 }
 
-// covers: storage-api/UPD-28
+// covers: storage-api/UPD-28, storage-api/GAP-04
 /// An update that does not speak of the lifetime leaves it.
 pub async fn an_update_keeps_the_lifetime<H: Harness>(h: H) {
     let store = h.store();
@@ -454,6 +454,26 @@ pub async fn an_update_may_end_a_lifetime<H: Harness>(h: H) {
         .await
         .expect("created");
     let updated = put_with(&*store, Ttl::Never, |_| {}).await;
+    let mut watch = Watching::all(&*store, WatchStart::After(updated.revision())).await;
+    h.advance(Duration::from_secs(2)).await;
+    watch.expect(EventKind::Deleted, &key("ns", "mark")).await;
+    assert_eq!(get(&*store, &key("ns", "a")).await.revision(), updated.revision());
+}
+
+// covers: storage-api/UPD-29, storage-api/GAP-04
+/// A new lifetime is a change, even when nothing else is: the object lives as long as was said last.
+pub async fn a_new_lifetime_alone_is_a_change<H: Harness>(h: H) {
+    let store = h.store();
+    let created = create_short(&*store).await;
+    let options = CreateOptions {
+        ttl: Some(Duration::from_secs(2)),
+    };
+    store
+        .create(&key("ns", "mark"), encoded(&pod("ns", "mark")), options)
+        .await
+        .expect("created");
+    let updated = put_with(&*store, Ttl::After(Duration::from_secs(3600)), |_| {}).await;
+    assert!(updated.revision() > created.revision());
     let mut watch = Watching::all(&*store, WatchStart::After(updated.revision())).await;
     h.advance(Duration::from_secs(2)).await;
     watch.expect(EventKind::Deleted, &key("ns", "mark")).await;
