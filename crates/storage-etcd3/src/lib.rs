@@ -52,8 +52,8 @@
 //! # What it is not
 //!
 //! There is no cache: every read is a linearizable read of the cluster (`apiserver-storage-cacher` goes in front).
-//! Lists are read in pages, never with etcd 3.7's range streams. Members are those
-//! that are configured; the cluster's own list of them is not followed.
+//! Lists are read in pages that are bounded by bytes; only a range that nothing bounds comes as a stream, where the
+//! server is etcd 3.7 or newer. Members are those that are configured; the cluster's own list of them is not followed.
 //!
 //! Upstream: kubernetes/apiserver pkg/storage/etcd3 and pkg/storage/storagebackend/factory.
 

@@ -105,9 +105,20 @@ impl Backend for Plain {
         Arc::clone(&self.kv)
     }
 
-    /// The server's time cannot be moved, so it is waited for.
+    /// The server's time cannot be moved; what ends by then is ended now, in the way in which the server itself does it
+    /// when the time is over. (That it does, and when, is shown elsewhere.)
     async fn advance(&self, by: Duration) {
-        tokio::time::sleep(by).await;
+        let servers: Vec<String> = self.servers.0.iter().map(Etcd::url).collect();
+        let mut client = etcd_client::Client::connect(servers, None).await.expect("connected");
+        let leases = client.leases().await.expect("a list of leases");
+        for lease in leases.leases() {
+            let left = client.lease_time_to_live(lease.id(), None).await.expect("known");
+            // Leases are shared by lifetimes that are about as long, so they last a little longer.
+            if Duration::from_secs(left.ttl().unsigned_abs()) <= by.mul_f64(1.05) + Duration::from_secs(1) {
+                // It may have ended by itself.
+                let _ = client.lease_revoke(lease.id()).await;
+            }
+        }
     }
 
     async fn restart(&mut self) {

@@ -8,9 +8,11 @@ mod seen;
 use std::io::Write as _;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use apiserver_storage_etcd3::EtcdKv;
 use apiserver_storage_kv::{Kv, KvError, KvPair, RangeRequest};
+use apiserver_storage_testing::proxy::{CallProxy, Fate};
 use futures::future::join_all;
 
 use common::{Etcd, config, connect, create, soon};
@@ -112,6 +114,31 @@ async fn a_range_without_bounds_is_the_same_however_it_comes() {
     }
     let streams = begun(&etcd).await;
     assert_eq!(streams, if has_streams() { 2.0 * 8.0 } else { 0.0 });
+}
+
+// covers: storage-etcd3/STREAM-09
+#[tokio::test]
+async fn a_server_without_streams_is_asked_for_one_once() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let proxy = CallProxy::to(etcd.port()).await;
+    let (asked, ranges) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let counts = (Arc::clone(&asked), Arc::clone(&ranges));
+    proxy.decide(move |call| {
+        let of_pods = call.mentions("/registry/pods/");
+        match call.method() {
+            "RangeStream" if call.number <= 1 => counts.0.fetch_add(1, Ordering::Relaxed),
+            "Range" if of_pods => counts.1.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        Fate::Pass
+    });
+    let kv = connect(config([proxy.url()])).await;
+    fill(&kv, 20, 10).await;
+    for _ in 0..5 {
+        assert_eq!(kv.range(pods()).await.unwrap().pairs.len(), 20);
+    }
+    let counted = (asked.load(Ordering::Relaxed), ranges.load(Ordering::Relaxed));
+    assert_eq!(counted, if has_streams() { (5, 0) } else { (1, 5) });
 }
 
 // covers: storage-etcd3/STREAM-07

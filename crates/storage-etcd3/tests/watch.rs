@@ -319,7 +319,7 @@ async fn a_watch_that_is_not_read_takes_few_bytes_and_loses_nothing() {
     assert!(meter.sent() > 40_000_000);
 }
 
-// covers: storage-etcd3/EWATCH-27
+// covers: storage-etcd3/EWATCH-27, storage-etcd3/ETCD-12
 #[tokio::test]
 async fn a_watch_on_a_member_without_a_leader_is_not_stuck() {
     let Some(mut three) = Three::start().await else { return };

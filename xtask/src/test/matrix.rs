@@ -14,12 +14,17 @@ use crate::tools::{EtcdVersion, Tools};
 use crate::workspace::Workspace;
 
 /// The lines of etcd that are promised; the main run may be on another one.
-const PROMISED: [EtcdVersion; 2] = [EtcdVersion::Minor(3, 4), EtcdVersion::Minor(3, 5)];
+const PROMISED: [EtcdVersion; 2] = [OLDEST, EtcdVersion::Minor(3, 5)];
+/// Its packages are older than the releases of that line whose progress can be believed.
+const OLDEST: EtcdVersion = EtcdVersion::Minor(3, 4);
 const PACKAGE: &str = "apiserver-storage-etcd3";
 /// The file of the package's tests that runs the suite.
 const SUITE: &str = "conformance";
 /// Its cases on the backend itself. What encryption and the cache add is the same however many servers there are.
 const ON_CLUSTERS: [&str; 2] = ["plain::", "progress::"];
+/// Tests of caches on servers whose reports of progress are not to be believed: a cache refuses there what it cannot do
+/// (lists that go over into watches, minimal revisions that another kind moved), and those tests are about just that.
+const CACHES: [&str; 2] = ["cached", "caches"];
 /// Tells the suite how many servers its clusters have.
 const MEMBERS: &str = "APISERVER_ETCD_MEMBERS";
 
@@ -81,7 +86,7 @@ impl Runs<'_> {
             let mut parser = Parser::new(self.workspace.root(), self.executables);
             // What cargo prints before each executable.
             parser.line(&format!("Running tests/{target}.rs ({})", path.display()));
-            let command = self.command(tools, path, members)?;
+            let command = self.command(tools, path, version, members);
             let status = follow(command, &mut parser, &mut log).with_context(|| path.display().to_string())?;
             if !status.success() || failures(&parser.tests) > 0 || parser.tests.is_empty() {
                 bad.push(format!("{target}: {status}"));
@@ -98,7 +103,7 @@ impl Runs<'_> {
         Ok(())
     }
 
-    fn command(&self, tools: &Tools, executable: &Path, members: u32) -> Result<Command> {
+    fn command(&self, tools: &Tools, executable: &Path, version: EtcdVersion, members: u32) -> Command {
         let mut command = Command::new(executable);
         // As cargo starts them, but more at a time: starting servers is mostly waiting.
         let folder = PACKAGE.strip_prefix("apiserver-").unwrap_or(PACKAGE);
@@ -110,8 +115,11 @@ impl Runs<'_> {
         if members > 1 {
             command.args(ON_CLUSTERS);
         }
+        if version == OLDEST {
+            command.args(CACHES.iter().flat_map(|tests| ["--skip", tests]));
+        }
         tools.export(&mut command);
-        Ok(command)
+        command
     }
 }
 
