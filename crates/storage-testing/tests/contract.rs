@@ -1,9 +1,14 @@
 //! The contract's own types, apart from any backend: what the edge parses, and what stands for what.
 
+use std::sync::Arc;
+
 use apiserver_storage_api::{
-    ContinueToken, ListAt, Preconditions, ReadAt, ResourceInfo, ResourceScope, Revision, StorageError, WatchStart,
-    path_segment_faults,
+    ContinueToken, GetOptions, ListAt, Preconditions, ReadAt, ResourceInfo, ResourceScope, Revision, StorageError,
+    StorageExt, WatchStart, path_segment_faults,
 };
+use apiserver_storage_kv::transform::Identity;
+use apiserver_storage_kv::{KvStore, KvStoreConfig};
+use apiserver_storage_testing::ReferenceKv;
 use apiserver_storage_testing::fixture::*;
 
 fn token() -> String {
@@ -194,4 +199,29 @@ fn keys_are_built_from_names_that_can_stand_in_them() {
             Err(error) => assert_eq!(error.to_string(), format!("invalid name: {}", faults.join(";"))),
         }
     }
+}
+
+// covers: storage-api/GET-07
+#[tokio::test]
+async fn a_typed_view_finds_an_object_or_none() {
+    let config = KvStoreConfig::new("/registry", Arc::new(Identity));
+    let store = Arc::new(KvStore::new(Arc::new(ReferenceKv::new()), pods(), config));
+    let typed = store.typed::<serde_json::Value>();
+    for name in ["a", "b"] {
+        create_pod(&*store, "ns", name).await;
+    }
+    let found = typed.find(&key("ns", "a"), GetOptions::default()).await;
+    assert_eq!(found.expect("a read").expect("an object")["metadata"]["name"], "a");
+    let missing = typed.find(&key("ns", "c"), GetOptions::default()).await;
+    assert_eq!(missing.expect("a read"), None);
+    let future = GetOptions {
+        at: ReadAt::NotOlderThan(Revision::MAX),
+    };
+    assert!(
+        typed.find(&key("ns", "c"), future).await.is_err(),
+        "what cannot be read is not missing"
+    );
+    let listed = typed.list(&all(), page(ListAt::MostRecent, 1)).await.expect("a list");
+    assert_eq!((listed.items.len(), listed.remaining), (1, Some(1)));
+    assert!(listed.next.is_some());
 }
