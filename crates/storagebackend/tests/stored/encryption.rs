@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use apiserver_registry::{StorageVerb, from_storage_error};
 use apiserver_storage_api::{
-    Entry, GetOptions, Key, ListOptions, OnUnreadable, ResourceInfo, Storage, StorageError, UnreadableReason, Watch,
+    Entry, EventKind, GetOptions, Key, ListOptions, OnUnreadable, ResourceInfo, Storage, StorageError,
+    UnreadableReason, Watch,
 };
 use apiserver_storage_kv::Kv;
 use apiserver_storage_transform::{
@@ -129,15 +130,22 @@ impl Case<'_> {
         let list = list.collect().await.unwrap();
         assert_eq!(list.entries.len(), 1, "{name}");
         assert_eq!(list.entries[0].json().unwrap(), want, "{name}");
-        if let Some(mut watch) = watch {
-            let event = next_change(&mut watch).await;
-            assert_eq!(event.object.unwrap().json().unwrap(), want, "{name}");
-        }
-
         let same = write_back(store, key).await.unwrap();
         let pair = ground.raw(&self.full_key).await.unwrap();
         assert_eq!(same.revision(), pair.revision, "{name}");
         assert_eq!(pair.revision > revision, self.is_stale, "{name}: is it written anew");
+        if let Some(mut watch) = watch {
+            let event = next_change(&mut watch).await;
+            assert_eq!(event.object.unwrap().json().unwrap(), want, "{name}");
+            if self.is_stale {
+                let event = next_change(&mut watch).await;
+                assert_eq!(
+                    (event.kind, event.revision),
+                    (EventKind::Modified, pair.revision),
+                    "{name}"
+                );
+            }
+        }
         if self.is_stale {
             self.expect_rewritten(&pair.value).await;
         } else {
@@ -286,7 +294,7 @@ async fn check<K: Kv>(ground: Ground<K>) {
     assert_eq!(all, want);
 }
 
-// covers: storage-api/UPD-13, storage-etcd3/LAYOUT-04
+// covers: storage-api/UPD-12, storage-api/UPD-14, storage-etcd3/LAYOUT-04
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_values_in_memory() {
     check(ground::memory().await).await;

@@ -397,6 +397,7 @@ async fn check<K: Kv>(ground: Ground<K>) {
 }
 
 // covers: storage-api/GET-10, storage-api/DEL-14, storage-api/DEL-15, storage-api/DEL-16, storage-api/KEY-14
+// covers: storage-etcd3/CORR-09
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_values_in_memory() {
     check(ground::memory().await).await;

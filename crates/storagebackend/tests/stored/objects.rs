@@ -298,7 +298,7 @@ async fn check<K: Kv>(ground: Ground<K>) {
     join_all(kinds.iter().map(|kind| deletes(&ground, kind))).await;
 }
 
-// covers: storage-api/UPD-12, storage-api/VER-13
+// covers: storage-api/UPD-12, storage-api/VER-09, storage-api/VER-13, storage-etcd3/LAYOUT-01
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_in_memory() {
     check(ground::memory().await).await;

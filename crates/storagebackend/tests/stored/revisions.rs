@@ -137,11 +137,11 @@ impl<'a, K: Kv> Sequence<'a, K> {
     }
 
     fn preconditions(&self, asked: &Value) -> Preconditions {
-        let mut preconditions = Preconditions::default();
-        preconditions.uid = asked["uid"].as_str().map(str::to_owned);
         let version = asked["resourceVersion"].as_str();
-        preconditions.resource_version = version.map(|version| self.points.version(version));
-        preconditions
+        Preconditions {
+            uid: asked["uid"].as_str().map(str::to_owned),
+            resource_version: version.map(|version| self.points.version(version)),
+        }
     }
 
     async fn update(&self, step: &Value, path: &str) -> Result<Entry> {
@@ -474,8 +474,7 @@ async fn check<K: Kv, F: Future<Output = Option<Ground<K>>>>(ground: impl Fn() -
 
 // covers: storage-api/LIST-01, storage-api/LIST-02, storage-api/LIST-03, storage-api/LIST-04, storage-api/LIST-05
 // covers: storage-api/LIST-06, storage-api/LIST-07, storage-api/LIST-08, storage-api/LIST-09, storage-api/LIST-10
-// covers: storage-api/LIST-11, storage-api/LIST-23, storage-api/WATCH-01, storage-api/WATCH-02, storage-api/WATCH-05
-// covers: storage-api/WATCH-06
+// covers: storage-api/LIST-11, storage-api/LIST-23, storage-api/WATCH-01, storage-api/WATCH-02, storage-api/WATCH-06
 #[tokio::test(flavor = "multi_thread")]
 async fn revisions_in_memory() {
     check(|| async { Some(ground::memory().await) }).await;
