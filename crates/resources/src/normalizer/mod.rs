@@ -31,6 +31,7 @@ mod cursor;
 mod scan;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use apiserver_storage_api::codec::cbor;
@@ -177,18 +178,29 @@ impl BuiltinNormalizer {
         if self.served != self.stored {
             return None;
         }
+        let scanned = scan(self.served_type, self.served, stored, fields)?;
+        if !scanned.has_newline || scanned.revision.is_some() {
+            return None;
+        }
+        self.serve(stored, scanned, revision, fields)
+    }
+
+    /// The served form of a scanned value, stored or served.
+    fn serve(
+        &self,
+        text: &[u8],
+        scanned: Scanned,
+        revision: Revision,
+        fields: &[SelectableField],
+    ) -> Option<Normalized> {
         let Scanned {
             insert_at,
             comma,
             end,
-            has_newline,
             revision: own_revision,
             attributes,
             ..
-        } = scan(self.served_type, self.served, stored, fields)?;
-        if !has_newline || own_revision.is_some() {
-            return None;
-        }
+        } = scanned;
         let reporter = attributes.fields.get(EVENT_REPORTER).map(str::to_owned);
         let wants_source = self.served.kind == "Event" && attributes.fields.get(EVENT_SOURCE).is_some();
         if wants_source && reporter.is_none() {
@@ -196,18 +208,34 @@ impl BuiltinNormalizer {
         }
         let attributes = self.with_source(attributes, fields, reporter.as_deref().unwrap_or_default());
         let digits = revision.to_string();
-        let mut json = Vec::with_capacity(end + digits.len() + 22);
-        json.extend_from_slice(stored.get(..insert_at)?);
-        json.extend_from_slice(if comma == Comma::Before {
-            b",\"resourceVersion\":\""
-        } else {
-            b"\"resourceVersion\":\""
-        });
+        // A version that is there gives its place to the new one.
+        let (before, lead, tail, after) = match own_revision {
+            Some(own) => {
+                let digits = own_digits(text, own)?;
+                (digits.start, "", "", digits.end)
+            }
+            None => {
+                let lead = match comma {
+                    Comma::Before => ",\"resourceVersion\":\"",
+                    Comma::None | Comma::After => "\"resourceVersion\":\"",
+                };
+                (
+                    insert_at,
+                    lead,
+                    if comma == Comma::After { "\"," } else { "\"" },
+                    insert_at,
+                )
+            }
+        };
+        let length = before + lead.len() + digits.len() + tail.len() + end.checked_sub(after)?;
+        let mut json = Vec::with_capacity(length);
+        json.extend_from_slice(text.get(..before)?);
+        json.extend_from_slice(lead.as_bytes());
         let start = json.len();
         json.extend_from_slice(digits.as_bytes());
         let at = start..json.len();
-        json.extend_from_slice(if comma == Comma::After { b"\"," } else { b"\"" });
-        json.extend_from_slice(stored.get(insert_at..end)?);
+        json.extend_from_slice(tail.as_bytes());
+        json.extend_from_slice(text.get(after..end)?);
         Some(Normalized::new(json.into(), at, attributes, MediaType::Json))
     }
 
@@ -216,19 +244,22 @@ impl BuiltinNormalizer {
         if self.served != self.stored {
             return None;
         }
-        let scanned = scan(self.served_type, self.served, object, &[])?;
-        if scanned.has_self_link {
+        strip(object, &scan(self.served_type, self.served, object, &[])?)
+    }
+
+    /// As [`keep`](Self::keep), with the served form, of one scan.
+    fn keep_and_serve(
+        &self,
+        object: &Bytes,
+        revision: Revision,
+        fields: &[SelectableField],
+    ) -> Option<(Bytes, Normalized)> {
+        if self.served != self.stored {
             return None;
         }
-        if scanned.has_newline && scanned.revision.is_none() {
-            return Some(object.clone());
-        }
-        let cut = scanned.revision.unwrap_or(scanned.end..scanned.end);
-        let mut stored = Vec::with_capacity(scanned.end + 1);
-        stored.extend_from_slice(object.get(..cut.start)?);
-        stored.extend_from_slice(object.get(cut.end..scanned.end)?);
-        stored.push(b'\n');
-        Some(stored.into())
+        let scanned = scan(self.served_type, self.served, object, fields)?;
+        let stored = strip(object, &scanned)?;
+        Some((stored, self.serve(object, scanned, revision, fields)?))
     }
 
     /// Decodes a value and writes it anew.
@@ -282,9 +313,54 @@ impl Normalizer for BuiltinNormalizer {
         Ok(stored.into())
     }
 
+    fn encode_and_normalize(
+        &self,
+        object: &Encoded,
+        media_type: MediaType,
+        revision: Revision,
+        fields: &[SelectableField],
+    ) -> Result<(Bytes, Normalized), Malformed> {
+        if self.media_type(media_type) == MediaType::Json
+            && let Some(prepared) = self.keep_and_serve(object.json(), revision, fields)
+        {
+            return Ok(prepared);
+        }
+        let stored = self.encode(object, media_type)?;
+        let normalized = self.normalize(&stored, revision, fields)?;
+        Ok((stored, normalized))
+    }
+
     fn generation(&self) -> u64 {
         GENERATION
     }
+}
+
+/// The stored form of a scanned object: without its resource version, with the final newline.
+fn strip(object: &Bytes, scanned: &Scanned) -> Option<Bytes> {
+    if scanned.has_self_link {
+        return None;
+    }
+    if scanned.has_newline && scanned.revision.is_none() {
+        return Some(object.clone());
+    }
+    let end = scanned.end;
+    let cut = scanned.revision.clone().unwrap_or(end..end);
+    let mut stored = Vec::with_capacity(end - cut.len() + 1);
+    stored.extend_from_slice(object.get(..cut.start)?);
+    stored.extend_from_slice(object.get(cut.end..end)?);
+    stored.push(b'\n');
+    Some(stored.into())
+}
+
+/// Where the text of a resource version stands, which a scan has found with its name and comma.
+fn own_digits(text: &[u8], own: Range<usize>) -> Option<Range<usize>> {
+    const NAME: &[u8] = b"\"resourceVersion\":\"";
+    let member = text.get(own.clone())?;
+    let before = usize::from(member.first() == Some(&b','));
+    let value = member.get(before..)?.strip_prefix(NAME)?;
+    let start = own.start + before + NAME.len();
+    let length = value.iter().position(|byte| *byte == b'"')?;
+    Some(start..start + length)
 }
 
 /// Reads JSON as Go does: nothing at all is null, and bytes that are no UTF-8 are replaced one by one.

@@ -74,6 +74,14 @@ fn check(name: &str, normalizer: &BuiltinNormalizer, stored: &[u8]) -> bool {
         Some(stored),
         "{name}"
     );
+    for object in [scanned.json.clone(), Bytes::copy_from_slice(stored)] {
+        let prepared = normalizer.encode_and_normalize(&Encoded::from_json(object), MediaType::Json, revision(), &fields);
+        let (kept, served) = prepared.unwrap_or_else(|error| panic!("{name}: {error}: {}", shown()));
+        assert_eq!(kept, stored, "{name}");
+        assert_eq!(served.json, scanned.json, "{name}");
+        assert_eq!(served.resource_version, scanned.resource_version, "{name}");
+        assert_eq!(served.attributes, scanned.attributes, "{name}");
+    }
     true
 }
 
@@ -112,7 +120,17 @@ fn what_is_kept_has_no_field_of_the_server() {
         (r#""resourceVersion":"7","resourceVersion":"8""#, None),
         (r#""generation":1,"name":"a""#, None),
     ] {
-        let kept = normalizer.keep(&format!("{head}{metadata}}}}}").into());
+        let object = Bytes::from(format!("{head}{metadata}}}}}"));
+        let kept = normalizer.keep(&object);
+        let both = normalizer.keep_and_serve(&object, revision(), &[]);
+        assert_eq!(kept, both.as_ref().map(|(kept, _)| kept.clone()), "{metadata}");
+        if let (Some(kept), Some((_, served))) = (&kept, both) {
+            let read = normalizer.normalize(kept, revision(), &[]).expect("readable");
+            assert_eq!(
+                (served.json, served.resource_version),
+                (read.json, read.resource_version)
+            );
+        }
         let want = want.map(|metadata| format!("{head}{metadata}}}}}\n"));
         assert_eq!(kept.as_deref(), want.as_ref().map(String::as_bytes), "{metadata}");
     }
