@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::{EtcdConfig, EtcdConfigError};
 use crate::error::{Failure, classify, fault};
 use crate::member::{Clients, Member, Trust, trust_of};
+use crate::metered::Method;
 use crate::tls::Tls;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
@@ -126,7 +127,15 @@ impl Cluster {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        self.call(Effect::Read, call).await
+        self.call(Effect::Read, Method::Range, call).await
+    }
+
+    /// A call that can be repeated, and is no read.
+    pub(crate) async fn repeatable<T, F>(&self, method: Method, call: impl Fn(&Clients) -> F) -> KvResult<T>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        self.call(Effect::Read, method, call).await
     }
 
     /// A call that changes something.
@@ -134,10 +143,10 @@ impl Cluster {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        self.call(Effect::Write, call).await
+        self.call(Effect::Write, Method::Txn, call).await
     }
 
-    async fn call<T, F>(&self, effect: Effect, call: impl Fn(&Clients) -> F) -> KvResult<T>
+    async fn call<T, F>(&self, effect: Effect, method: Method, call: impl Fn(&Clients) -> F) -> KvResult<T>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
@@ -149,7 +158,7 @@ impl Cluster {
             let (index, member) = self.current();
             let attempt = async {
                 let clients = member.clients().await.map_err(not_sent)?;
-                call(&clients).await.map_err(classify)
+                method.counted(call(&clients)).await.map_err(classify)
             };
             let cause = match self.watched(attempt).await {
                 Some(Ok(answer)) => return Ok(answer),
@@ -269,7 +278,7 @@ impl Cluster {
         let status = async {
             let clients = member.clients().await?;
             // The connection that this may make is no reason to ask once more.
-            let status = clients.maintenance.clone().status().await;
+            let status = Method::Status.counted(clients.maintenance.clone().status()).await;
             member.lines.take_made();
             status
         };

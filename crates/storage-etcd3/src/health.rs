@@ -15,6 +15,7 @@ use apiserver_storage_kv::{KvError, KvResult};
 use crate::cluster::Cluster;
 use crate::error::{Failure, classify};
 use crate::member::{Clients, Member};
+use crate::metered::Method;
 use crate::shared::Shared;
 
 // deviates: storage-etcd3/HEALTH-03, storage-etcd3/HEALTH-04: one probe after the other in the background, none for a
@@ -84,7 +85,9 @@ async fn examine(shared: &Shared, member: &Member) -> Finding {
         let clients = member.fresh_clients().await?;
         let options = GetOptions::new().with_count_only();
         let key = cluster.config.probe_key.as_str();
-        clients.kv.clone().get(key, Some(options)).await?;
+        Method::Range
+            .counted(clients.kv.clone().get(key, Some(options)))
+            .await?;
         Ok::<_, etcd_client::Error>(clients)
     };
     match cluster.within(cluster.config.health_timeout, attempt).await {
@@ -180,7 +183,7 @@ pub(crate) async fn database_bytes(cluster: &Cluster) -> KvResult<u64> {
         }
         let status = async {
             let mut client = member.clients().await?.maintenance.clone();
-            client.status().await
+            Method::Status.counted(client.status()).await
         };
         match cluster.within(cluster.config.health_timeout, status).await {
             Some(Ok(status)) => return Ok(u64::try_from(status.db_size()).unwrap_or_default()),

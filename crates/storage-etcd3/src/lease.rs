@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::fault;
+use crate::metered::Method;
 use crate::shared::Shared;
 
 /// Leases that are kept for reuse at most.
@@ -197,7 +198,7 @@ impl Shared {
     async fn grant(&self, ask: Ask<'_>) -> KvResult<LeaseId> {
         let seconds = ask.seconds();
         // A lease that was granted twice is one that nothing hangs on: it ends by itself.
-        let grant = self.cluster.read(|clients| {
+        let grant = self.cluster.repeatable(Method::LeaseGrant, |clients| {
             let mut lease = clients.lease.clone();
             async move { lease.grant(seconds, None).await }
         });

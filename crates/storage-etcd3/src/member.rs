@@ -12,12 +12,10 @@ use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, Mainte
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tonic::transport::Endpoint;
-use tower::ServiceExt;
-use tower::util::BoxCloneSyncService;
 
 use crate::config::{Credentials, EtcdConfig, EtcdConfigError};
 use crate::connect::{Connector, Lines};
-use crate::metered::Metered;
+use crate::metered::Method;
 
 /// Bytes that a watch may have on their way before its reader takes them.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -75,7 +73,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// For one watch.
     pub(crate) fn watch_client(&self) -> WatchClient {
+        Method::Watch.started();
         self.watch.clone()
     }
 
@@ -183,8 +183,7 @@ impl Member {
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
         let channel = endpoint.connect_with_connector_lazy(self.connector.clone());
-        let channel = Channel::Custom(BoxCloneSyncService::new(Metered(channel).map_err(Into::into)));
-        Client::from_channel(channel, Some(options)).await
+        Client::from_channel(Channel::Tonic(channel), Some(options)).await
     }
 
     pub(crate) fn trust(&self) -> Trust {

@@ -1,125 +1,94 @@
 //! What goes over the wire is counted, each attempt by itself, under the names that gRPC clients have
 //! (`storage-etcd3/METR-13`): `grpc_client_started_total` and `grpc_client_handled_total`.
+//!
+//! Counted where a call is made and not below it: a layer around the connection would cost each call two allocations.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
+use etcd_client::Error;
+use metrics::Counter;
 use tonic::Code;
-use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
-use tonic::transport::Channel;
-use tower::Service;
 
-/// A connection whose calls are counted.
-#[derive(Clone)]
-pub(crate) struct Metered(pub(crate) Channel);
-
-/// What is called: `etcdserverpb` is one family of few methods.
+/// A method of etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Method {
-    service: &'static str,
-    name: &'static str,
-    streaming: bool,
+pub(crate) enum Method {
+    Range,
+    Txn,
+    Compact,
+    LeaseGrant,
+    Status,
+    Watch,
 }
 
-const METHODS: [(&str, Method); 9] = [
-    ("/etcdserverpb.KV/Range", unary("etcdserverpb.KV", "Range")),
-    ("/etcdserverpb.KV/RangeStream", stream("etcdserverpb.KV", "RangeStream")),
-    ("/etcdserverpb.KV/Txn", unary("etcdserverpb.KV", "Txn")),
-    ("/etcdserverpb.KV/Compact", unary("etcdserverpb.KV", "Compact")),
-    ("/etcdserverpb.Watch/Watch", stream("etcdserverpb.Watch", "Watch")),
-    (
-        "/etcdserverpb.Lease/LeaseGrant",
-        unary("etcdserverpb.Lease", "LeaseGrant"),
-    ),
-    (
-        "/etcdserverpb.Maintenance/Status",
-        unary("etcdserverpb.Maintenance", "Status"),
-    ),
-    (
-        "/etcdserverpb.Auth/Authenticate",
-        unary("etcdserverpb.Auth", "Authenticate"),
-    ),
-    ("", unary("other", "other")),
-];
-
-const fn unary(service: &'static str, name: &'static str) -> Method {
-    Method {
-        service,
-        name,
-        streaming: false,
-    }
-}
-
-const fn stream(service: &'static str, name: &'static str) -> Method {
-    Method {
-        service,
-        name,
-        streaming: true,
-    }
+/// A counter with labels that are known when this is compiled, so that nothing is put together for a call.
+macro_rules! counter_of {
+    ($method:expr, $name:literal $(, $label:literal => $value:literal)*) => {
+        match $method {
+            Method::Range => counter_of!(@ $name, "unary", "etcdserverpb.KV", "Range" $(, $label => $value)*),
+            Method::Txn => counter_of!(@ $name, "unary", "etcdserverpb.KV", "Txn" $(, $label => $value)*),
+            Method::Compact => counter_of!(@ $name, "unary", "etcdserverpb.KV", "Compact" $(, $label => $value)*),
+            Method::LeaseGrant => counter_of!(@ $name, "unary", "etcdserverpb.Lease", "LeaseGrant" $(, $label => $value)*),
+            Method::Status => counter_of!(@ $name, "unary", "etcdserverpb.Maintenance", "Status" $(, $label => $value)*),
+            Method::Watch => counter_of!(@ $name, "bidi_stream", "etcdserverpb.Watch", "Watch" $(, $label => $value)*),
+        }
+    };
+    (@ $name:literal, $kind:literal, $service:literal, $method:literal $(, $label:literal => $value:literal)*) => {
+        metrics::counter!(
+            $name,
+            "grpc_type" => $kind, "grpc_service" => $service, "grpc_method" => $method $(, $label => $value)*
+        )
+    };
 }
 
 impl Method {
-    fn of(path: &str) -> Self {
-        let known = METHODS.iter().find(|(known, _)| *known == path || known.is_empty());
-        known.map_or(unary("other", "other"), |(_, method)| *method)
+    /// Counts an attempt. A stream is counted when it is asked for; how it ends shows in the metrics of watches.
+    pub(crate) fn started(self) {
+        counter_of!(self, "grpc_client_started_total").increment(1);
     }
 
-    fn kind(self) -> &'static str {
-        if self.streaming { "bidi_stream" } else { "unary" }
+    /// Counts an attempt and how it ends. One that is given up on ends in no way.
+    pub(crate) async fn counted<T>(self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.started();
+        let result = attempt.await;
+        match &result {
+            Ok(_) => counter_of!(self, "grpc_client_handled_total", "grpc_code" => "OK").increment(1),
+            Err(Error::GRpcStatus(status)) => self.failed(status.code()).increment(1),
+            Err(_) => self.failed(Code::Unknown).increment(1),
+        }
+        result
     }
 
-    fn started(self) {
-        metrics::counter!(
-            "grpc_client_started_total",
-            "grpc_type" => self.kind(), "grpc_service" => self.service, "grpc_method" => self.name
-        )
-        .increment(1);
-    }
-
-    fn handled(self, code: Code) {
+    fn failed(self, code: Code) -> Counter {
         metrics::counter!(
             "grpc_client_handled_total",
-            "grpc_type" => self.kind(), "grpc_service" => self.service, "grpc_method" => self.name,
-            "grpc_code" => name(code)
+            "grpc_type" => "unary", "grpc_service" => self.service(), "grpc_method" => self.name(),
+            "grpc_code" => code_name(code)
         )
-        .increment(1);
-    }
-}
-
-impl Service<Request<Body>> for Metered {
-    type Response = Response<Body>;
-    type Error = tonic::transport::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let method = Method::of(request.uri().path());
-        method.started();
-        let call = self.0.call(request);
-        Box::pin(async move {
-            let answer = call.await;
-            match &answer {
-                Err(_) => method.handled(Code::Unavailable),
-                // etcd says what is wrong instead of an answer, never behind one. A stream is counted when it fails to
-                // begin; how it ends shows in the metrics of watches.
-                Ok(response) => match response.headers().get("grpc-status") {
-                    Some(status) => method.handled(Code::from_bytes(status.as_bytes())),
-                    None if !method.streaming => method.handled(Code::Ok),
-                    None => {}
-                },
-            }
-            answer
-        })
+    fn service(self) -> &'static str {
+        match self {
+            Self::Range | Self::Txn | Self::Compact => "etcdserverpb.KV",
+            Self::LeaseGrant => "etcdserverpb.Lease",
+            Self::Status => "etcdserverpb.Maintenance",
+            Self::Watch => "etcdserverpb.Watch",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Range => "Range",
+            Self::Txn => "Txn",
+            Self::Compact => "Compact",
+            Self::LeaseGrant => "LeaseGrant",
+            Self::Status => "Status",
+            Self::Watch => "Watch",
+        }
     }
 }
 
 /// The code as gRPC's own metrics write it.
-fn name(code: Code) -> &'static str {
+fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "Canceled",
@@ -138,26 +107,5 @@ fn name(code: Code) -> &'static str {
         Code::Unavailable => "Unavailable",
         Code::DataLoss => "DataLoss",
         Code::Unauthenticated => "Unauthenticated",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Method;
-
-    #[test]
-    fn a_path_names_its_method_and_an_unknown_one_none() {
-        for (path, want) in [
-            ("/etcdserverpb.KV/Range", ("etcdserverpb.KV", "Range", "unary")),
-            (
-                "/etcdserverpb.Watch/Watch",
-                ("etcdserverpb.Watch", "Watch", "bidi_stream"),
-            ),
-            ("/etcdserverpb.Lease/LeaseRevoke", ("other", "other", "unary")),
-            ("", ("other", "other", "unary")),
-        ] {
-            let method = Method::of(path);
-            assert_eq!((method.service, method.name, method.kind()), want, "{path:?}");
-        }
     }
 }

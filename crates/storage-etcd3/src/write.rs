@@ -9,6 +9,7 @@ use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{Expected, KvError, KvResult, Lease, LeaseId, WriteOutcome};
 
 use crate::convert;
+use crate::metered::Method;
 use crate::shared::Shared;
 
 /// What a transaction weighs beside the value and the three times that it names its key.
@@ -97,7 +98,7 @@ impl Shared {
             return Err(KvError::Future { current });
         };
         // Compacting twice is compacting once, so a lost answer is no harm.
-        let compact = self.cluster.read(|clients| {
+        let compact = self.cluster.repeatable(Method::Compact, |clients| {
             let mut kv = clients.kv.clone();
             async move { kv.compact(at, None).await }
         });
