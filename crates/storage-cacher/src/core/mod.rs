@@ -11,8 +11,6 @@
 //! - The previous value of an event is the core's own, never the backend's.
 //! - After a list that does not continue the log, the log is empty and starts at the list's revision.
 //
-// concerns: storage-cacher/SNAP-13: roots are kept at checkpoints only, in a queue by revision; what is between them is
-//   rebuilt from the log.
 // deviates: storage-cacher/HIST-09: without a list there is no state, and watches are told that the cache is not ready.
 // deviates: storage-cacher/EVT-08: attributes are extracted where a value enters; one that cannot be read is told to
 //   watchers as such, by key.
@@ -27,31 +25,26 @@
 //   HIST-05, HIST-06, HIST-07, HIST-12, CONST-03).
 // deviates: storage-cacher/HIST-01: decode times are not recorded (also WREC-01, MET-10).
 
+pub(crate) mod kept;
 pub(crate) mod log;
 pub(crate) mod root;
 pub(crate) mod scopes;
 pub(crate) mod wake;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver_storage_api::{
-    Batch, Entry, Event, EventKind, Index, Key, ResourceInfo, Revision, Scope, SelectionPredicate,
-};
+use apiserver_storage_api::{Batch, Entry, Event, EventKind, Index, ResourceInfo, Revision, Scope, SelectionPredicate};
 use arc_swap::ArcSwapOption;
 
+pub(crate) use self::kept::History;
 use self::log::{Cursor, End, Epoch, Record, Ring, Selection};
 use self::root::Root;
 use self::scopes::{Groups, Topic};
 use self::wake::{Place, Wakers};
 use crate::budget::Share;
 use crate::planted::{Bug, planted};
-
-/// Records between two kept roots: how many changes a read of an earlier state takes back at most.
-const CHECKPOINT_EVERY: usize = 128;
-/// Rebuilt roots that are kept for the next page of the same list.
-const REBUILT: usize = 4;
 
 /// How much history the core keeps.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +80,8 @@ pub(crate) struct Core {
     base: Revision,
     superseded: u64,
     checkpoints: VecDeque<Arc<Root>>,
+    /// The states before each of the latest changes, without a gap.
+    recent: VecDeque<Arc<Root>>,
     since_checkpoint: usize,
     rebuilt: VecDeque<Arc<Root>>,
 }
@@ -99,21 +94,6 @@ pub(crate) struct Effects {
     pub(crate) wake: Vec<Arc<Wakers>>,
     /// Number of events that were recorded.
     pub(crate) events: usize,
-}
-
-/// What is kept of the past.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct History {
-    pub(crate) records: usize,
-    pub(crate) bytes: usize,
-    /// When the oldest kept record was made.
-    pub(crate) oldest: Option<Duration>,
-    /// All changes above this revision are kept.
-    pub(crate) base: Revision,
-    /// Records that were forgotten before their time, since the cache began.
-    pub(crate) shortened: u64,
-    /// Whether time alone will change something.
-    pub(crate) ages: bool,
 }
 
 impl Effects {
@@ -165,37 +145,6 @@ pub(crate) struct Subscription {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Forgotten;
 
-/// How to get at an earlier state: a kept root, and the changes to take back from it.
-#[derive(Debug)]
-pub(crate) struct Past {
-    nearest: Arc<Root>,
-    undo: Vec<Arc<Record>>,
-    revision: Revision,
-}
-
-impl Past {
-    /// Whether nothing has to be taken back.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.undo.is_empty()
-    }
-
-    /// The earlier state.
-    pub(crate) fn build(self, indexes: &[Index]) -> Arc<Root> {
-        if self.undo.is_empty() || planted(Bug::ForgetsToUndo) {
-            return self.nearest;
-        }
-        let mut root = Root::clone(&self.nearest);
-        root.revision = self.revision;
-        for event in self.undo.iter().rev().flat_map(|record| record.events.iter().rev()) {
-            match &event.previous {
-                Some(previous) => drop(root.put(previous.clone(), indexes)),
-                None => drop(root.remove(event.key.as_str(), indexes)),
-            }
-        }
-        Arc::new(root)
-    }
-}
-
 impl Core {
     pub(crate) fn new(info: &ResourceInfo, limits: Limits, share: Share, published: Arc<ArcSwapOption<Root>>) -> Self {
         let everything = Arc::new(Selection {
@@ -221,6 +170,7 @@ impl Core {
             base: Revision::MIN,
             superseded: 0,
             checkpoints: VecDeque::new(),
+            recent: VecDeque::new(),
             since_checkpoint: 0,
             rebuilt: VecDeque::new(),
         }
@@ -267,7 +217,7 @@ impl Core {
         }
         let record = Arc::new(Record::new(batch.revision, events, now));
         self.superseded += record.weight as u64;
-        next.superseded = self.superseded;
+        (next.superseded, next.changed) = (self.superseded, batch.revision);
         self.checkpoint(&root);
         self.publish(next);
         if planted(Bug::SkipsEvent) && batch.revision.get().is_multiple_of(5) {
@@ -343,24 +293,6 @@ impl Core {
         self.epoch.raise(revision);
     }
 
-    /// Forgets what has become too old, or too much: of the log, and of what answers under way keep (`pinned`: the
-    /// bytes that were superseded since the oldest of them began).
-    pub(crate) fn tick(&mut self, now: Duration, pinned: u64) {
-        let beyond = usize::try_from(pinned)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(self.log_bytes);
-        self.share.remove(self.pinned);
-        self.share.add(beyond);
-        self.pinned = beyond;
-        self.trim(now);
-        self.groups.sweep(now, self.limits.time);
-    }
-
-    /// Whether history and answers under way cost more than they may.
-    pub(crate) fn is_over(&self) -> bool {
-        self.share.bytes() > self.limits.bytes || self.share.is_over()
-    }
-
     /// Ends all watchers once they have read what there is. Nothing is applied any more.
     pub(crate) fn close(&mut self) -> Effects {
         self.published.store(None);
@@ -392,6 +324,7 @@ impl Core {
         self.log = Ring::new(base);
         self.posted.clear();
         self.checkpoints.clear();
+        self.forget_recent(usize::MAX);
         self.rebuilt.clear();
         self.since_checkpoint = 0;
         self.share.remove(self.log_bytes);
@@ -401,92 +334,8 @@ impl Core {
         effects
     }
 
-    fn hold(&mut self, bytes: usize) {
-        self.log_bytes += bytes;
-        self.share.add(bytes);
-    }
-
     fn publish(&self, root: Root) {
         self.published.store(Some(Arc::new(root)));
-    }
-
-    fn checkpoint(&mut self, root: &Arc<Root>) {
-        self.since_checkpoint += 1;
-        if self.since_checkpoint >= CHECKPOINT_EVERY {
-            self.since_checkpoint = 0;
-            self.checkpoints.push_back(Arc::clone(root));
-        }
-    }
-
-    /// Over the limit, rebuilt states go first, then the log: all of it that must, but for the sake of answers under way
-    /// no more than what is above half of the limit.
-    fn trim(&mut self, now: Duration) {
-        while let Some(front) = self.log.front() {
-            let aged = now.saturating_sub(front.at) > self.limits.time && self.log.len() > self.limits.min_records;
-            // The latest record stays whatever it costs, or nobody could ever see it.
-            let gives = self.pinned == 0 || self.log_bytes > self.limits.bytes / 2;
-            let over = self.is_over() && gives && self.log.len() > 1;
-            if !aged && !over {
-                return;
-            }
-            if !aged {
-                self.rebuilt.clear();
-                self.shortened += 1;
-            }
-            let (revision, weight) = (front.revision, front.weight);
-            let places = self.posted.pop_front().unwrap_or_default();
-            self.groups.forget(&places, revision);
-            self.log.forget(revision);
-            self.log_bytes = self.log_bytes.saturating_sub(weight);
-            self.share.remove(weight);
-            self.base = revision;
-            while self.checkpoints.front().is_some_and(|root| root.revision < revision) {
-                self.checkpoints.pop_front();
-            }
-            self.rebuilt.retain(|root| root.revision >= revision);
-        }
-    }
-
-    /// Puts what happened above `since` in front of the log: `batches` is all of it up to where the log begins. False:
-    /// the log is another one by now, or something is missing.
-    pub(crate) fn extend(
-        &mut self,
-        (epoch, base): (&Arc<Epoch>, Revision),
-        since: Revision,
-        batches: Vec<Batch>,
-        now: Duration,
-    ) -> bool {
-        let Some(root) = self.published.load_full() else {
-            return false;
-        };
-        if !Arc::ptr_eq(epoch, &self.epoch) || base != self.base || since >= base {
-            return false;
-        }
-        let mut latest: HashMap<Key, Entry> = HashMap::new();
-        let mut records = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let mut events = Vec::with_capacity(batch.events.len());
-            for event in batch.events.iter() {
-                let Some(event) = shared(event, &root, &mut latest) else {
-                    return false;
-                };
-                events.push(event);
-            }
-            records.push(Arc::new(Record::new(batch.revision, events, now)));
-        }
-        for record in records.iter().rev() {
-            self.posted.push_front(Box::default());
-            self.hold(record.weight);
-        }
-        self.log.prepend(since, &records);
-        self.base = since;
-        self.trim(now);
-        true
-    }
-
-    /// Where the log is, and where it begins.
-    pub(crate) fn begins(&self) -> (Arc<Epoch>, Revision) {
-        (Arc::clone(&self.epoch), self.base)
     }
 
     /// Where a watcher of this scope and selection begins to read.
@@ -535,88 +384,6 @@ impl Core {
             place,
         }))
     }
-
-    /// How to get at the state of a revision that is not above the published one; none when it is forgotten.
-    pub(crate) fn past(&self, revision: Revision) -> Option<Past> {
-        let current = self.published.load_full()?;
-        if revision < self.base || revision > current.revision {
-            return None;
-        }
-        let at = self.checkpoints.partition_point(|root| root.revision < revision);
-        let kept = self.checkpoints.get(at).into_iter();
-        let rebuilt = self.rebuilt.iter().filter(|root| root.revision >= revision);
-        let nearest = kept
-            .chain(rebuilt)
-            .min_by_key(|root| root.revision)
-            .map_or(current, Arc::clone);
-        let undo = self.log.between(revision, nearest.revision);
-        Some(Past {
-            nearest,
-            undo,
-            revision,
-        })
-    }
-
-    /// Keeps a rebuilt state for the next page.
-    pub(crate) fn keep(&mut self, root: Arc<Root>, epoch: &Arc<Epoch>) {
-        let known = self.rebuilt.iter().any(|own| own.revision == root.revision);
-        if known || root.revision < self.base || !Arc::ptr_eq(epoch, &self.epoch) {
-            return;
-        }
-        if self.rebuilt.len() >= REBUILT {
-            self.rebuilt.pop_front();
-        }
-        self.rebuilt.push_back(root);
-    }
-
-    pub(crate) fn epoch(&self) -> &Arc<Epoch> {
-        &self.epoch
-    }
-
-    pub(crate) fn history(&self) -> History {
-        History {
-            records: self.log.len(),
-            bytes: self.log_bytes,
-            oldest: self.log.front().map(|record| record.at),
-            base: self.base,
-            shortened: self.shortened,
-            ages: self.log.len() > self.limits.min_records || self.groups.has_deserted() || self.pinned > 0,
-        }
-    }
-
-    /// Bytes that were superseded since the cache began.
-    pub(crate) fn superseded(&self) -> u64 {
-        self.superseded
-    }
-}
-
-/// An event of the backend's history that shares its objects with its neighbours and with the state. None: it cannot be
-/// taken back, because what it replaced is not known.
-fn shared(event: &Event, root: &Root, latest: &mut HashMap<Key, Entry>) -> Option<Event> {
-    let mut event = event.clone();
-    if event.previous.is_none() && event.kind != EventKind::Added {
-        return None;
-    }
-    let object = event.object.as_mut()?;
-    if let Some(previous) = &mut event.previous
-        && let Some(known) = latest
-            .get(&event.key)
-            .filter(|known| known.revision() == previous.revision())
-    {
-        *previous = known.clone();
-    }
-    if event.kind == EventKind::Deleted {
-        latest.remove(&event.key);
-        return Some(event);
-    }
-    if let Some(current) = root
-        .get(event.key.as_str())
-        .filter(|current| current.revision() == object.revision())
-    {
-        *object = current.clone();
-    }
-    latest.insert(event.key.clone(), object.clone());
-    Some(event)
 }
 
 #[cfg(test)]

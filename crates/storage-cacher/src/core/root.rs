@@ -105,6 +105,8 @@ impl Probe<Posting> for Under<'_, Behind<'_>> {
 pub(crate) struct Root {
     /// Everything up to this revision is in the state, nothing above it.
     pub(crate) revision: Revision,
+    /// Since when the state is what it is: the revision of the last change.
+    pub(crate) changed: Revision,
     /// The identity of the store that the state is of: revisions of two stores are never compared.
     pub(crate) store: Option<Arc<str>>,
     /// Bytes that were superseded before this state, counted since the cache began: what a pinned state costs.
@@ -134,6 +136,7 @@ impl Root {
         let unreadable = Tree::from_sorted(unreadable);
         Self {
             revision,
+            changed: revision,
             store: None,
             superseded,
             live: entries.iter().map(Entry::weight).sum(),

@@ -185,3 +185,38 @@ fn nothing_of_a_state_outlives_the_list_that_replaces_it() {
     assert!(world.core.past(world.at).is_some());
     assert_eq!((world.core.history().records, world.core.history().bytes), (0, 0));
 }
+
+// covers: storage-cacher/SNAP-08
+#[test]
+fn states_between_checkpoints_are_kept_until_somebody_needs_the_room() {
+    let limits = Limits {
+        bytes: 1 << 20,
+        time: Duration::from_secs(100),
+        min_records: 10,
+    };
+    let mut world = World::new(29, limits);
+    let mut changed = vec![world.at];
+    while changed.len() < 40 {
+        let before = world.published.load_full().unwrap().changed;
+        world.write();
+        if world.published.load_full().unwrap().changed > before {
+            changed.push(world.at);
+        }
+        world.progress();
+    }
+    let is_kept = |world: &World, at| world.core.past(at).unwrap().is_kept();
+    let latest: Vec<_> = changed.iter().rev().take(5).copied().collect();
+    assert!(
+        latest.iter().all(|&at| is_kept(&world, at)),
+        "the current one and four before it"
+    );
+    assert!(!is_kept(&world, *changed.iter().rev().nth(5).unwrap()));
+    // Room is needed for an answer under way.
+    world.core.tick(world.now, 2 << 20);
+    assert!(is_kept(&world, latest[0]), "the current state is not history");
+    assert!(!is_kept(&world, latest[1]), "nothing else is kept as it was");
+    assert!(
+        world.core.history().records > 30,
+        "but it can be rebuilt, because the log is still there"
+    );
+}
