@@ -137,11 +137,11 @@ impl<H: Harness> Run<'_, H> {
         };
         assert!(
             listed.revision >= oldest && listed.revision <= newest,
-            "{said}: at {}",
+            "{said}: at {}, which is not within {oldest}..={newest}",
             listed.revision
         );
-        // What is read at a chosen revision says nothing about where the reader is.
-        if !matches!(options.at, ListAt::Exact(_)) {
+        // Who asks for more than any state may be answered by the backend, while a cache is behind it.
+        if options.at == ListAt::Any {
             self.model.floor = self.model.floor.max(listed.revision);
         }
         self.listed(&said, &listed, &scope, pick, &options, None);

@@ -152,7 +152,7 @@ pub(crate) struct Model {
     pub(crate) head: Revision,
     /// History below it was given up.
     pub(crate) compacted: Revision,
-    /// The highest revision that a read has shown: the same reader is shown none below.
+    /// The highest revision that was shown to a reader who takes any: such readers are shown none below.
     pub(crate) floor: Revision,
 }
 

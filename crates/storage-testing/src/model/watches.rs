@@ -252,10 +252,14 @@ impl<H: Harness> Run<'_, H> {
 
     /// What the observer is told next, while things expire: deletions, at revisions that are new.
     pub(super) async fn expired_next(&mut self) -> Vec<(Revision, Key)> {
-        let item = tokio::time::timeout(PATIENCE, self.watchers[0].stream.next()).await;
-        let item = item.unwrap_or_else(|_| panic!("{}: nothing expires", self.place(0)));
-        let Some(Ok(WatchItem::Batch(batch))) = item else {
-            panic!("{}: {item:?}", self.place(0))
+        let batch = loop {
+            let item = tokio::time::timeout(PATIENCE, self.watchers[0].stream.next()).await;
+            match item.unwrap_or_else(|_| panic!("{}: nothing expires", self.place(0))) {
+                Some(Ok(WatchItem::Batch(batch))) => break batch,
+                Some(Ok(other)) => panic!("{}: {other:?}", self.place(0)),
+                // Its backend was started again since it was read last.
+                ended => drop(self.resume(0, ended.and_then(|ended| ended.err())).await),
+            }
         };
         assert!(batch.revision > self.model.head, "{batch:?} behind {}", self.model.head);
         self.watchers[0].position = Some(batch.revision);

@@ -228,7 +228,7 @@ impl<'a> Known<'a> {
         assert!(states.iter().any(is), "{record:?}: {states:?}");
     }
 
-    /// Every list is the state of its revision, and no client goes back.
+    /// Every list is the state of its revision, and no client that takes any state goes back.
     fn lists(&self, records: &[Record]) {
         let mut lists: Vec<(Revision, &Record)> = Vec::new();
         for record in records {
@@ -274,7 +274,8 @@ impl<'a> Known<'a> {
         let mut last: HashMap<u64, (Revision, u64)> = HashMap::new();
         lists.sort_unstable_by_key(|(_, record)| record.began);
         for (revision, record) in lists {
-            if let Outcome::Now(_) = record.outcome {
+            // Consistent reads may be answered by the backend, while a cache is behind it.
+            if !record.any {
                 continue;
             }
             let before = last.insert(record.client, (revision, record.began));

@@ -178,19 +178,28 @@ impl Client {
         }
     }
 
+    /// Lists in one piece or in pages, which all show one state.
     async fn list(&mut self, any: bool) -> Outcome {
         let at = if any { ListAt::Any } else { ListAt::MostRecent };
-        let options = ListOptions {
+        let mut options = ListOptions {
             at,
+            limit: (self.below(2) == 0).then(|| limit(3)).flatten(),
             ..ListOptions::default()
         };
-        match try_list(&*self.store, &all(), options).await {
-            Ok(listed) => {
-                let entries = listed.entries.iter();
-                let entries = entries.map(|entry| (entry.key().clone(), entry.revision(), object_of(entry)));
-                Outcome::Listed(listed.revision, entries.collect())
+        let (mut entries, mut state) = (Vec::new(), None);
+        loop {
+            let listed = match try_list(&*self.store, &all(), options.clone()).await {
+                Ok(listed) => listed,
+                Err(error) => return self.failed(None, error),
+            };
+            let revision = *state.get_or_insert(listed.revision);
+            assert_eq!(listed.revision, revision, "pages of one list");
+            let page = listed.entries.iter();
+            entries.extend(page.map(|entry| (entry.key().clone(), entry.revision(), object_of(entry))));
+            match listed.next {
+                Some(token) => options.at = ListAt::Continue(token),
+                None => return Outcome::Listed(revision, entries),
             }
-            Err(error) => self.failed(None, error),
         }
     }
 
