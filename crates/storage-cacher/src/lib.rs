@@ -47,6 +47,7 @@ mod metrics;
 mod planted;
 mod reminders;
 mod status;
+mod sync;
 
 #[cfg(test)]
 mod sim;

@@ -7,15 +7,14 @@
 //! no record alive. Appending and forgetting happen under the core's lock.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use apiserver_storage_api::{Entry, Event, EventKind, Revision, Scope, SelectionPredicate};
-use arc_swap::ArcSwapOption;
 
 use crate::core::wake::Wakers;
 use crate::planted::{Bug, planted};
+use crate::sync::{ArcSwapOption, AtomicBool, AtomicU64, Ordering};
 
 /// Bytes that a record costs beside the objects it keeps alive.
 const RECORD_OVERHEAD: usize = 480;

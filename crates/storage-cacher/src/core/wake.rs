@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 /// Wakers that are taken out of the lock in one go.
 const AT_ONCE: usize = 64;
