@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use apiserver_storage_api::time::jitter;
 use apiserver_storage_api::{Revision, Scope, StorageError, Watch, WatchItem, WatchOptions, WatchStart};
-use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 
 use crate::cacher::Shared;
 use crate::check::Comparison;
@@ -159,6 +159,8 @@ struct Aside {
     asking: Option<BoxFuture<'static, Result<(), StorageError>>>,
     /// Since when an answer to a question for progress is due: nothing was heard since.
     unheard: Option<Duration>,
+    /// Whether the next tick has something to do beside reminding.
+    ages: bool,
 }
 
 impl Feed {
@@ -240,11 +242,11 @@ impl Feed {
         let shared = Arc::clone(&self.shared);
         let mut aside = Aside {
             asking: self.ask_for_progress(),
+            ages: true,
             ..Aside::default()
         };
-        let mut ages = true;
         loop {
-            if aside.tick.is_none() && (ages || shared.reminders.is_wanted()) {
+            if aside.tick.is_none() && (aside.ages || shared.reminders.is_wanted()) {
                 aside.tick = Some(shared.tick());
             }
             // In this order: what comes rarely is not kept waiting by what comes often.
@@ -258,6 +260,12 @@ impl Feed {
                         aside.asking = self.ask_for_progress();
                     }
                     self.read_back();
+                    // Those who knock may be many and never stop; the watch has its turn all the same.
+                    if let Some(item) = watch.next().now_or_never()
+                        && let Some(over) = self.heard(item, &mut aside)
+                    {
+                        return over;
+                    }
                 }
                 result = of(&mut aside.asking) => {
                     if self.asked(&result, &mut aside) {
@@ -266,7 +274,7 @@ impl Feed {
                 }
                 () = of(&mut aside.tick) => {
                     let round = self.tick();
-                    (aside.tick, ages) = (None, self.ages());
+                    (aside.tick, aside.ages) = (None, self.ages());
                     let wanted = shared.reminders.is_wanted() && !shared.no_progress.load(Ordering::Acquire);
                     if round && aside.asking.is_none() && wanted {
                         aside.asking = Some(self.ask());
@@ -280,24 +288,31 @@ impl Feed {
                 }
                 () = of(&mut self.reading_back) => {
                     self.reading_back = None;
-                    ages = true;
+                    aside.ages = true;
                     self.read_back();
                 }
                 item = watch.next() => {
-                    match item {
-                        None => return Over::Resume(None),
-                        Some(Err(error)) => return over(error),
-                        Some(Ok(item)) => {
-                            (self.failures, aside.unheard) = (0, None);
-                            ages |= matches!(item, WatchItem::Batch(_));
-                            match self.take(item) {
-                                Ok(true) => return Over::TooLarge,
-                                Ok(false) => {}
-                                Err(fault) => return Over::Relist(fault.to_string()),
-                            }
-                        }
+                    if let Some(over) = self.heard(item, &mut aside) {
+                        return over;
                     }
                 },
+            }
+        }
+    }
+
+    /// What the watch has said. Some: that was the last of it.
+    fn heard(&mut self, item: Option<Result<WatchItem, StorageError>>, aside: &mut Aside) -> Option<Over> {
+        match item {
+            None => Some(Over::Resume(None)),
+            Some(Err(error)) => Some(over(error)),
+            Some(Ok(item)) => {
+                (self.failures, aside.unheard) = (0, None);
+                aside.ages |= matches!(item, WatchItem::Batch(_));
+                match self.take(item) {
+                    Ok(true) => Some(Over::TooLarge),
+                    Ok(false) => None,
+                    Err(fault) => Some(Over::Relist(fault.to_string())),
+                }
             }
         }
     }
