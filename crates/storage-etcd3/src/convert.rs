@@ -83,3 +83,18 @@ pub(crate) fn canceled(compact_revision: i64) -> Option<KvError> {
         compacted: positive(compact_revision).ok(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use apiserver_storage_kv::KvError;
+    use etcd_client::proto::PbTxnResponse;
+
+    use super::else_branch;
+
+    // covers: storage-etcd3/TXN-06
+    #[test]
+    fn a_failed_transaction_without_its_else_branch_is_an_error_and_no_panic() {
+        let bare = else_branch(PbTxnResponse::default());
+        assert!(matches!(bare, Err(KvError::Fault(_))), "{bare:?}");
+    }
+}

@@ -9,7 +9,7 @@ use apiserver_storage_etcd3::{EtcdKv, any_server_listens};
 use apiserver_storage_kv::{Kv, KvError};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use common::{Etcd, config, connect, create, healthy, soon, until};
+use common::{Etcd, config, connect, create, healthy, revision, soon, until};
 
 /// Runs something with a recorder of its own; `None` where tests are skipped.
 fn recorded<F: Future<Output = Option<()>>>(work: impl FnOnce(PrometheusHandle) -> F) -> Option<String> {
@@ -20,7 +20,7 @@ fn recorded<F: Future<Output = Option<()>>>(work: impl FnOnce(PrometheusHandle) 
     Some(handle.render())
 }
 
-// covers: storage-etcd3/HEALTH-01, storage-etcd3/HEALTH-02
+// covers: storage-etcd3/HEALTH-01, storage-etcd3/HEALTH-02, storage-etcd3/LAYOUT-06
 #[tokio::test]
 async fn a_cluster_that_hangs_is_unhealthy_and_nobody_who_asks_waits_for_it() {
     let Some(etcd) = Etcd::start().await else { return };
@@ -43,6 +43,12 @@ async fn a_cluster_that_hangs_is_unhealthy_and_nobody_who_asks_waits_for_it() {
     assert_eq!(cause, "error getting data from etcd: context deadline exceeded");
     etcd.thaw();
     healthy(&kv).await;
+    let (probed, now) = kv.get("/registry/health", None).await.expect("read");
+    assert_eq!(
+        (probed, now),
+        (None, revision(1)),
+        "what is read to see whether it lives is never written"
+    );
 }
 
 // covers: storage-etcd3/HEALTH-05, storage-etcd3/HEALTH-07, storage-etcd3/CFG-07
