@@ -156,10 +156,11 @@ impl Cluster {
                 return Err(KvError::Closed);
             }
             let (index, member) = self.current();
-            let attempt = async {
+            // On the heap: a call of the client takes many kilobytes, and every layer above would hold and move them.
+            let attempt = Box::pin(async {
                 let clients = member.clients().await.map_err(not_sent)?;
                 method.counted(call(&clients)).await.map_err(classify)
-            };
+            });
             let cause = match self.watched(attempt).await {
                 Some(Ok(answer)) => return Ok(answer),
                 Some(Err(Failure::Answer(error))) => return Err(error),

@@ -110,7 +110,7 @@ async fn cycle(shared: &Shared, state: State, target: Option<Revision>) -> KvRes
         .when([Compare::version(KEY, CompareOp::Equal, state.time)])
         .and_then([TxnOp::put(KEY, written.to_string(), None)])
         .or_else([TxnOp::get(KEY, None)]);
-    let (answer, now) = shared.transaction(txn).await?;
+    let (answer, now) = shared.transaction(|| txn.clone()).await?;
     if !answer.succeeded {
         // deviates: storage-etcd3/COMPACT-14: a key that somebody deleted is the beginning of time, not a crash.
         let Some(stored) = convert::else_branch(answer)? else {

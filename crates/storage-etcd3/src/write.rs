@@ -38,7 +38,7 @@ impl Shared {
             (Lease::Keep, Expected::Absent) | (Lease::None, _) => PutOptions::new(),
             (Lease::Id(LeaseId(id)), _) => PutOptions::new().with_lease(id),
         };
-        let put = TxnOp::put(key, value, Some(options));
+        let put = || TxnOp::put(key, value.clone(), Some(options.clone()));
         let outcome = self.conditional(key, expected, put).await;
         match (&outcome, lease) {
             (Err(KvError::LeaseNotFound), Lease::Id(id)) => self.leases.forget(id),
@@ -49,22 +49,23 @@ impl Shared {
     }
 
     pub(crate) async fn delete_if(&self, key: &str, expected: Revision) -> KvResult<WriteOutcome> {
-        let delete = TxnOp::delete(key, None);
+        let delete = || TxnOp::delete(key, None);
         self.conditional(key, Expected::At(expected), delete).await
     }
 
-    async fn conditional(&self, key: &str, expected: Expected, write: TxnOp) -> KvResult<WriteOutcome> {
+    async fn conditional(&self, key: &str, expected: Expected, write: impl Fn() -> TxnOp) -> KvResult<WriteOutcome> {
         let expected = match expected {
             Expected::Absent => 0,
             // What etcd cannot express matches nothing that is there.
             Expected::At(revision) => convert::signed(revision).unwrap_or(i64::MAX),
         };
-        let compare = Compare::mod_revision(key, CompareOp::Equal, expected);
         // deviates: storage-etcd3/TXN-02: a create that finds the key taken brings what is there, as updates do.
-        let txn = Txn::new()
-            .when([compare])
-            .and_then([write])
-            .or_else([TxnOp::get(key, None)]);
+        let txn = || {
+            Txn::new()
+                .when([Compare::mod_revision(key, CompareOp::Equal, expected)])
+                .and_then([write()])
+                .or_else([TxnOp::get(key, None)])
+        };
         let (answer, revision) = self.transaction(txn).await?;
         if answer.succeeded {
             return Ok(WriteOutcome::Applied(revision));
@@ -75,11 +76,12 @@ impl Shared {
 
     // concerns: storage-etcd3/ETCD-13: a write that the server gave up on may be applied later, so its error says that
     // the outcome is not known, and nothing here sends it again.
-    /// Runs a transaction that writes.
-    pub(crate) async fn transaction(&self, txn: Txn) -> KvResult<(PbTxnResponse, Revision)> {
+    /// Runs a transaction that writes. It is made for each attempt, because most have only one, which then holds the only
+    /// copy of the value.
+    pub(crate) async fn transaction(&self, txn: impl Fn() -> Txn) -> KvResult<(PbTxnResponse, Revision)> {
         let mark = self.cluster.mark();
         let call = self.cluster.write(|clients| {
-            let (mut kv, txn) = (clients.kv.clone(), txn.clone());
+            let (mut kv, txn) = (clients.kv.clone(), txn());
             async move { kv.txn(txn).await }
         });
         let mut answer = call.await?;
@@ -136,9 +138,11 @@ impl Shared {
 
     pub(crate) async fn coordination_put(&self, key: &str, value: Bytes, version: u64) -> KvResult<bool> {
         let version = i64::try_from(version).unwrap_or(i64::MAX);
-        let txn = Txn::new()
-            .when([Compare::version(key, CompareOp::Equal, version)])
-            .and_then([TxnOp::put(key, value, None)]);
+        let txn = || {
+            Txn::new()
+                .when([Compare::version(key, CompareOp::Equal, version)])
+                .and_then([TxnOp::put(key, value.clone(), None)])
+        };
         let (answer, _) = self.transaction(txn).await?;
         Ok(answer.succeeded)
     }
