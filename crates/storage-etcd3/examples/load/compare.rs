@@ -186,17 +186,17 @@ async fn watches(options: &Options, size: usize, tasks: usize, cells: &mut Vec<V
         cells.push(report("watch", size, tasks, cell.await?));
     }
     if replay {
-        let events = options.operations;
+        // All of them are read by each watch.
+        let events = (options.operations / 4).max(1);
         let (before, between) = (bare.now().await?, {
             rounds::fill(bare, template, "replay", events).await?;
             bare.now().await?
         });
         rounds::fill(store, template, "replay", events).await?;
-        let each = (events * 4 / tasks).clamp(events / 16, events);
         let cell = alternate(
             options.rounds,
-            async |_| watch::replay(bare, before, tasks, each.min(events)).await,
-            async |_| watch::replay(store, between, tasks, each.min(events)).await,
+            async |_| watch::replay(bare, before, tasks, events).await,
+            async |_| watch::replay(store, between, tasks, events).await,
         );
         cells.push(report("watch_replay", size, tasks, cell.await?));
     }

@@ -11,14 +11,18 @@
 //! measured and how to read it.
 
 mod bare;
+mod cluster;
 mod compare;
 mod cpu;
+mod decode;
 mod etcd;
 mod latency;
+mod lists;
 mod objects;
 mod rounds;
 mod store;
 mod target;
+mod traffic;
 mod watch;
 
 use std::path::PathBuf;
@@ -40,6 +44,12 @@ struct Arguments {
 enum Task {
     /// Each verb through the store and through the bare client, in turns.
     Compare(compare::Options),
+    /// Decoding of stored pods into typed ones, beside plain decoding of the same bytes.
+    Decode(decode::Options),
+    /// Lists of all kinds, through the store and through the cache.
+    Lists(lists::Options),
+    /// Writes beside watches and lists, through the cache.
+    Traffic(traffic::Options),
 }
 
 fn main() -> Result<()> {
@@ -48,6 +58,9 @@ fn main() -> Result<()> {
     let figures = runtime.block_on(async {
         match &arguments.task {
             Task::Compare(options) => compare::run(options).await,
+            Task::Decode(options) => decode::run(options),
+            Task::Lists(options) => lists::run(options).await,
+            Task::Traffic(options) => traffic::run(options).await,
         }
     })?;
     if let Some(out) = &arguments.out {

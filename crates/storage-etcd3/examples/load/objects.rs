@@ -63,6 +63,15 @@ fn encoded(pod: &Value) -> Vec<u8> {
     pod.to_string().into_bytes()
 }
 
+/// Containers that make a pod of about 18 KiB of YAML.
+const EXEMPLAR_CONTAINERS: usize = 16;
+
+/// A realistic large pod.
+// measures: storage-api/BENCH-06
+pub(crate) fn exemplar() -> Value {
+    pod(EXEMPLAR_CONTAINERS, 0)
+}
+
 fn container(number: usize) -> Value {
     json!({
         "command": ["/bin/server", "--listen", format!(":{}", 8000 + number), "--verbose=2"],
@@ -122,6 +131,31 @@ fn pod(containers: usize, padding: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Lines and bytes of a value as YAML in block style, as kubectl shows it.
+    fn yaml_bytes(value: &Value, indent: usize) -> usize {
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(name, value)| indent + name.len() + 2 + nested(value, indent + 2))
+                .sum(),
+            Value::Array(items) => items.iter().map(|item| 2 + nested(item, indent + 2)).sum(),
+            scalar => scalar.to_string().len() + 1,
+        }
+    }
+
+    fn nested(value: &Value, indent: usize) -> usize {
+        match value {
+            Value::Object(_) | Value::Array(_) => 1 + yaml_bytes(value, indent),
+            scalar => yaml_bytes(scalar, indent),
+        }
+    }
+
+    #[test]
+    fn the_exemplar_has_about_18_kib_of_yaml() {
+        let bytes = yaml_bytes(&exemplar(), 0);
+        assert!((17 * 1024..=19 * 1024).contains(&bytes), "{bytes} bytes");
+    }
 
     #[test]
     fn a_template_has_its_size_and_its_holes() {
