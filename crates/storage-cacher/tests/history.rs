@@ -37,7 +37,7 @@ const EVENTS: [&str; 7] = [
     "ADDED d 106",
 ];
 
-// covers: storage-cacher/HIST-10, storage-cacher/BENCH-20
+// covers: storage-cacher/HIST-10
 #[test]
 fn who_resumes_before_the_first_list_is_served_by_one_reading_of_history() {
     let mut stage = Stage::new(old(), |config| config);
