@@ -156,7 +156,7 @@ pub fn unreadable_entries<'a>(entries: impl IntoIterator<Item = &'a Entry>, info
             causes.push(StatusCause::new("FieldValueTooMany", text, ""));
             break;
         }
-        causes.push(unreadable_cause(entry.key().as_str(), &error));
+        causes.push(unreadable_cause(entry.named_key(), &error));
     }
     (!causes.is_empty()).then(|| ApiError::store_read_error(info.group(), info.resource(), "list", causes))
 }

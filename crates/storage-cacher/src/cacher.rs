@@ -20,7 +20,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apiserver_storage_api::{
@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) now: Now,
     /// The backend said that it has no trustworthy progress. Forgotten with every new watch of the backend.
     pub(crate) no_progress: AtomicBool,
+    /// The latest revision that a reader was shown from the backend: nobody is shown an earlier state after that.
+    pub(crate) shown: AtomicU64,
     /// The backend is at an earlier revision than the cache.
     pub(crate) went_back: AtomicBool,
     /// Something for the feed to look at: a reader waits, or the backend went back.
@@ -166,6 +168,7 @@ impl Cacher {
             waiters: Waiters::default(),
             now: Now::default(),
             no_progress: AtomicBool::new(false),
+            shown: AtomicU64::new(0),
             went_back: AtomicBool::new(false),
             feed_wake: Notify::new(),
             reminders: Reminders::new(config.bookmark_period),

@@ -28,13 +28,15 @@ pub(crate) enum Bug {
     ForgetsToUndo,
     /// A consistent initial state does not wait for the cache.
     DoesNotWait,
+    /// What was shown from below is forgotten, and an earlier state shown after it.
+    ForgetsShown,
     /// Revisions of another store pass for the cache's own.
     TrustsAnyStore,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::SkipsEvent,
         Self::DoublesEvent,
         Self::SplitsBatch,
@@ -47,6 +49,7 @@ impl Bug {
         Self::ResumesOneLate,
         Self::ForgetsToUndo,
         Self::DoesNotWait,
+        Self::ForgetsShown,
         Self::TrustsAnyStore,
     ];
 }

@@ -68,13 +68,14 @@ impl Shared {
     pub(crate) async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
         self.check_key(key.as_str())?;
         let root = match (options.at, self.loaded()) {
-            (ReadAt::MostRecent, _) | (_, None) => return self.inner.get(key, options).await,
-            (ReadAt::Any, Some(root)) => root,
-            (ReadAt::NotOlderThan(revision), Some(_)) => match self.reach(revision, false).await {
-                Ok(root) => root,
-                Err(Behind::Timeout(current)) => return Err(too_large(revision, current)),
-                Err(Behind::NoProgress | Behind::Gone) => return self.inner.get(key, options).await,
-            },
+            (ReadAt::MostRecent, _) | (_, None) => None,
+            (ReadAt::Any, Some(root)) => self.not_before_shown(root).await,
+            (ReadAt::NotOlderThan(revision), Some(_)) => self.reach_or_ask(revision).await?,
+        };
+        let Some(root) = root else {
+            let entry = self.inner.get(key, options).await?;
+            self.show(entry.revision());
+            return Ok(entry);
         };
         let entry = root
             .get(key.as_str())
@@ -86,23 +87,28 @@ impl Shared {
     pub(crate) async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
         self.check_scope(scope)?;
         match &options.at {
-            ListAt::Any => match self.at_hand(scope, &options).await? {
-                // Clients that take any state have always been given all of it.
-                Some(root) => {
-                    let options = ListOptions { limit: None, ..options };
-                    self.serve(&root, root.revision, scope, None, options)
+            ListAt::Any => {
+                let root = match self.at_hand(scope, &options).await? {
+                    Some(root) => self.not_before_shown(root).await,
+                    None => None,
+                };
+                match root {
+                    // Clients that take any state have always been given all of it.
+                    Some(root) => {
+                        let options = ListOptions { limit: None, ..options };
+                        self.serve(&root, root.revision, scope, None, options)
+                    }
+                    None => self.below(scope, options).await,
                 }
-                None => self.below(scope, options).await,
-            },
+            }
             ListAt::NotOlderThan(revision) => {
                 let revision = *revision;
                 if self.at_hand(scope, &options).await?.is_none() {
                     return self.below(scope, options).await;
                 }
-                match self.reach(revision, false).await {
-                    Ok(root) => self.serve(&root, root.revision, scope, None, options),
-                    Err(Behind::Timeout(current)) => Err(too_large(revision, current)),
-                    Err(Behind::NoProgress | Behind::Gone) => self.below(scope, options).await,
+                match self.reach_or_ask(revision).await? {
+                    Some(root) => self.serve(&root, root.revision, scope, None, options),
+                    None => self.below(scope, options).await,
                 }
             }
             ListAt::MostRecent => self.consistent(scope, None, options).await,
@@ -192,7 +198,9 @@ impl Shared {
                 Some(root) => root.revision,
             };
             self.feed_wake.notify_one();
-            if consistent && stands.as_ref().is_none_or(|(own, _)| *own < at) {
+            // Without progress only a change of this very kind can bring the cache there.
+            let impatient = consistent || self.no_progress.load(Ordering::Acquire);
+            if impatient && stands.as_ref().is_none_or(|(own, _)| *own < at) {
                 stands = Some((at, config.clock.sleep(config.progress_timeout)));
             }
             let still = async {
@@ -215,6 +223,39 @@ impl Shared {
                 None => return Err(Behind::Gone),
             }
         }
+    }
+
+    /// The state once it is not older than a revision; none: the storage below knows.
+    async fn reach_or_ask(&self, revision: Revision) -> Result<Option<Arc<Root>>> {
+        match self.reach(revision, false).await {
+            Ok(root) => Ok(Some(root)),
+            Err(Behind::Timeout(current)) if !self.no_progress.load(Ordering::Acquire) => {
+                Err(too_large(revision, current))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The state at hand, unless a reader was shown a later one already; then that, or none: the storage below knows.
+    /// Where the storage reports no progress the cache may not get there for long, and what is at hand is all there is.
+    async fn not_before_shown(&self, root: Arc<Root>) -> Option<Arc<Root>> {
+        if planted(Bug::ForgetsShown) {
+            return Some(root);
+        }
+        if self.went_back.load(Ordering::Acquire) {
+            return None;
+        }
+        match Revision::new(self.shown.load(Ordering::Acquire)) {
+            Some(shown) if shown > root.revision && !self.no_progress.load(Ordering::Acquire) => {
+                self.reach(shown, true).await.ok()
+            }
+            _ => Some(root),
+        }
+    }
+
+    /// A reader is shown the storage below as of this revision.
+    fn show(&self, revision: Revision) {
+        self.shown.fetch_max(revision.get(), Ordering::AcqRel);
     }
 
     /// A list that reflects everything that was acknowledged before it was asked for.
@@ -312,6 +353,7 @@ impl Shared {
         };
         let list = self.inner.list(scope, options).await?;
         let revision = list.revision();
+        self.show(revision);
         // The permit goes back when the reader is through, or gone.
         let pages = list.into_pages().map(move |page| {
             let _held = &permit;
