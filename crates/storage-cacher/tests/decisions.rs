@@ -116,7 +116,12 @@ impl Row {
             FUTURE => Answers::Backend,
             _ => Answers::Cache,
         };
-        let not_older = |at: u64| if at == FUTURE { Answers::Nobody } else { Answers::Cache };
+        // Without progress a quiet kind does not show what the storage has reached; the storage is asked, and knows.
+        let not_older = |at: u64| match at {
+            FUTURE if progress => Answers::Nobody,
+            FUTURE => Answers::Backend,
+            _ => Answers::Cache,
+        };
         let token = if self.recursive { self.token } else { 0 };
         if token < 0 {
             return consistent;
