@@ -167,7 +167,7 @@ async fn of_two_compactors_one_wins_a_cycle_and_the_other_learns() {
     assert_eq!(second.compacted_revision(), Some(a.next()));
 }
 
-// covers: storage-etcd3/COMPACT-10, storage-etcd3/COMPACT-11
+// covers: storage-etcd3/COMPACT-10, storage-etcd3/COMPACT-11, storage-api/GATE-04
 #[tokio::test]
 async fn what_others_compact_is_known_without_compacting() {
     let Some(etcd) = Etcd::start().await else { return };
