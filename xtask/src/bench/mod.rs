@@ -3,8 +3,10 @@
 //! Time of the build (with `--clean` in an empty target directory), size of the binary, start to ready, idle memory, and the
 //! throughput of full lists of 20,000 configmaps of 9 KB through HTTP from the cache, one client. Results go to
 //! `target/bench/figures.json`; `--compare FILE` puts another run's figures beside them, with a verdict for each.
-//! `cargo xtask bench storage` measures the storage layers on an etcd instead.
+//! `cargo xtask bench storage` measures the storage layers on an etcd instead, `bench cache` the
+//! watch cache.
 
+mod cache;
 mod storage;
 
 use std::path::{Path, PathBuf};
@@ -43,12 +45,16 @@ pub(crate) struct Options {
 enum Part {
     /// The storage layers beside the bare client, on a real etcd.
     Storage(storage::Options),
+    /// The watch cache, on a real etcd and on the embedded store; beside Go's library where its program is given.
+    Cache(cache::Options),
 }
 
 /// `cargo xtask bench`
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    if let Some(Part::Storage(options)) = &options.part {
-        return storage::run(workspace, options);
+    match &options.part {
+        Some(Part::Storage(options)) => return storage::run(workspace, options),
+        Some(Part::Cache(options)) => return cache::run(workspace, options),
+        None => {}
     }
     let folder = workspace.target().join("bench");
     std::fs::create_dir_all(&folder)?;

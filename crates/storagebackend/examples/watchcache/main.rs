@@ -25,6 +25,7 @@ mod memory;
 mod options;
 mod pods;
 mod report;
+mod suite;
 mod watching;
 mod writing;
 
@@ -58,6 +59,7 @@ fn main() -> Result<()> {
             Workload::Write => writing::write(&options).await,
             Workload::Stalled => writing::stalled(&options).await,
             Workload::Lists => memory::lists(&options).await,
+            Workload::All => suite::all(&options).await,
         }
     })
 }

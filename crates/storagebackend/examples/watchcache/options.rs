@@ -26,6 +26,8 @@ pub(crate) enum Workload {
     Stalled,
     /// Full lists, read slowly: their memory.
     Lists,
+    /// Everything, on both backends, each in a process of its own.
+    All,
 }
 
 /// What is written.
@@ -131,6 +133,12 @@ pub(crate) struct Options {
     /// How often something is repeated whose rounds are compared.
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: usize,
+    /// The program for Go's library, which then runs the like on the same etcd.
+    #[arg(long)]
+    pub(crate) peer: Option<PathBuf>,
+    /// Where the figures of everything go, as JSON.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Seconds, with or without the letter.
