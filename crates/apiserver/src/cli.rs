@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Listen, ServerConfig, StartError, TlsFiles};
+use crate::http::query::go_duration;
 use crate::server::Server;
 use crate::storage::backend::{Config as StorageConfig, EtcdConfig};
 
@@ -37,6 +39,21 @@ pub(crate) struct Cli {
     /// Key of the client certificate for etcd.
     #[arg(long, value_name = "FILE")]
     etcd_keyfile: Option<PathBuf>,
+    /// Pause between compactions of etcd's history, and its age then; 0 switches them off.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration, allow_hyphen_values = true)]
+    etcd_compaction_interval: Duration,
+    /// How long etcd may take to answer a health check; 0 means the default.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
+    etcd_healthcheck_timeout: Duration,
+    /// Pause between measurements of etcd's database; 0 switches them off.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
+    etcd_db_metric_poll_interval: Duration,
+    /// Pause between counts of the objects of each resource, on any backend; 0 switches them off.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration, allow_hyphen_values = true)]
+    etcd_count_metric_poll_period: Duration,
+    /// Objects whose lifetimes differ by less share a lease in etcd.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, allow_hyphen_values = true)]
+    lease_reuse_duration_seconds: Duration,
     /// How new objects are stored: application/json or application/cbor.
     #[arg(long, value_name = "TYPE", default_value = "application/json")]
     storage_media_type: String,
@@ -94,7 +111,12 @@ impl Cli {
                 ca_file: self.etcd_cafile,
                 cert_file: self.etcd_certfile,
                 key_file: self.etcd_keyfile,
+                compaction_interval: self.etcd_compaction_interval,
+                healthcheck_timeout: self.etcd_healthcheck_timeout,
+                lease_reuse: self.lease_reuse_duration_seconds,
+                db_metric_poll_interval: self.etcd_db_metric_poll_interval,
             })
+            .with_count_metric_poll_period(self.etcd_count_metric_poll_period)
             .with_prefix(self.etcd_prefix)
             .with_media_type(self.storage_media_type)
             .with_watch_cache(self.watch_cache)
@@ -113,6 +135,26 @@ impl Cli {
         config.custom_resource_definitions = self.custom_resource_definitions;
         config
     }
+}
+
+/// A duration as Go writes it. What is too long is found with the configuration.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    not_negative(text)?;
+    go_duration(text).ok_or("no duration; write it like 30s, 5m or 1h30m")
+}
+
+/// Whole seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    not_negative(text)?;
+    let seconds = text.parse().map_err(|_| "no number of seconds")?;
+    Ok(Duration::from_secs(seconds))
+}
+
+fn not_negative(text: &str) -> Result<(), &'static str> {
+    if text.starts_with('-') {
+        return Err("must not be negative");
+    }
+    Ok(())
 }
 
 /// Runs the program: reads the command line, serves until SIGTERM or SIGINT, drains, and exits 0.
@@ -186,6 +228,69 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<ServerConfig, clap::Error> {
+        let arguments = ["apiserver"].iter().chain(flags);
+        Cli::try_parse_from(arguments).map(Cli::into_config)
+    }
+
+    // covers: storagebackend/B-FLG-14, storagebackend/B-FLG-15, storagebackend/B-FLG-16, storagebackend/B-FLG-17
+    // covers: storagebackend/B-FLG-19
+    #[test]
+    fn times_of_the_storage_have_upstreams_flags_and_defaults() {
+        let storage = parse(&[]).unwrap().storage;
+        assert_eq!(storage.etcd, EtcdConfig::default());
+        assert_eq!(storage.count_metric_poll_period, Duration::from_secs(60));
+
+        let storage = parse(&[
+            "--etcd-compaction-interval=0",
+            "--etcd-healthcheck-timeout=1500ms",
+            "--etcd-db-metric-poll-interval",
+            "1h30m",
+            "--etcd-count-metric-poll-period=0s",
+            "--lease-reuse-duration-seconds=7",
+        ])
+        .unwrap()
+        .storage;
+        assert_eq!(storage.etcd.compaction_interval, Duration::ZERO);
+        assert_eq!(storage.etcd.healthcheck_timeout, Duration::from_millis(1500));
+        assert_eq!(storage.etcd.db_metric_poll_interval, Duration::from_secs(5400));
+        assert_eq!(storage.etcd.lease_reuse, Duration::from_secs(7));
+        assert_eq!(storage.count_metric_poll_period, Duration::ZERO);
+    }
+
+    #[test]
+    fn times_that_are_none_are_refused_by_flag() {
+        for (flag, values) in [
+            ("--etcd-compaction-interval", ["-5m", "5", "often", ""]),
+            ("--etcd-healthcheck-timeout", ["-1ns", "2 s", "2d", "1e300h"]),
+            ("--etcd-db-metric-poll-interval", ["-0.5s", "s", "NaN", "infs"]),
+            ("--etcd-count-metric-poll-period", ["-1m", "1m-1s", ".", "+"]),
+            (
+                "--lease-reuse-duration-seconds",
+                ["-1", "60s", "1.5", "99999999999999999999"],
+            ),
+        ] {
+            for value in values {
+                for arguments in [vec![format!("{flag}={value}")], vec![flag.into(), value.into()]] {
+                    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+                    let error = parse(&arguments).expect_err(value);
+                    let text = error.to_string();
+                    assert!(text.contains(flag), "{value:?}: {text}");
+                    let kinds = [ErrorKind::ValueValidation, ErrorKind::InvalidValue];
+                    assert!(kinds.contains(&error.kind()), "{value:?}: {text}");
+                    assert_eq!(value.starts_with('-'), text.contains("must not be negative"), "{text}");
+                }
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apiserver_storage_api::MediaType;
 use apiserver_storage_api::time::{Clock, OsRng, Rng, SystemClock};
@@ -31,6 +32,8 @@ pub struct Config {
     pub encryption_config: Option<PathBuf>,
     /// Per resource: how new objects are stored, where that differs.
     pub media_type_overrides: BTreeMap<String, String>,
+    /// Pause between counts of the objects of each resource, `apiserver_resource_objects`, on whatever backend. Zero: never.
+    pub count_metric_poll_period: Duration,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where jitter comes from.
@@ -38,7 +41,7 @@ pub struct Config {
 }
 
 /// An etcd cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdConfig {
     /// Addresses of the members: `http://127.0.0.1:2379`.
     pub servers: Vec<String>,
@@ -48,6 +51,64 @@ pub struct EtcdConfig {
     pub cert_file: Option<PathBuf>,
     /// Its key, in PEM form.
     pub key_file: Option<PathBuf>,
+    /// Every so often history older than that is compacted, once per cluster: 5 min. Zero: never by this process.
+    pub compaction_interval: Duration,
+    /// How long a read may take by which health is told: 2 s. Zero: the default.
+    pub healthcheck_timeout: Duration,
+    /// Objects whose lifetimes differ by less than this (and less than 5 %) share a lease: 60 s.
+    pub lease_reuse: Duration,
+    /// Pause between measurements of the database, `apiserver_storage_size_bytes`: 30 s. Zero: never.
+    pub db_metric_poll_interval: Duration,
+}
+
+impl Default for EtcdConfig {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            compaction_interval: Duration::from_secs(300),
+            healthcheck_timeout: HEALTHCHECK_TIMEOUT,
+            lease_reuse: Duration::from_secs(60),
+            db_metric_poll_interval: Duration::from_secs(30),
+        }
+    }
+}
+
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest that Go's durations, and with them Kubernetes' flags, can say: 292 years.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
+
+impl EtcdConfig {
+    /// The files, by their flags.
+    fn files(&self) -> [(&'static str, Option<&PathBuf>); 3] {
+        [
+            ("etcd-cafile", self.ca_file.as_ref()),
+            ("etcd-certfile", self.cert_file.as_ref()),
+            ("etcd-keyfile", self.key_file.as_ref()),
+        ]
+    }
+
+    /// The times, by their flags.
+    fn times(&self) -> [(&'static str, Duration); 4] {
+        [
+            ("etcd-compaction-interval", self.compaction_interval),
+            ("etcd-healthcheck-timeout", self.healthcheck_timeout),
+            ("lease-reuse-duration-seconds", self.lease_reuse),
+            ("etcd-db-metric-poll-interval", self.db_metric_poll_interval),
+        ]
+    }
+
+    /// How long the read may take: what is configured, or the default.
+    #[cfg(feature = "etcd3")]
+    pub(crate) fn health_timeout(&self) -> Duration {
+        if self.healthcheck_timeout.is_zero() {
+            return HEALTHCHECK_TIMEOUT;
+        }
+        self.healthcheck_timeout
+    }
 }
 
 impl Default for Config {
@@ -62,6 +123,7 @@ impl Default for Config {
             watch_cache_exceptions: BTreeSet::new(),
             encryption_config: None,
             media_type_overrides: BTreeMap::new(),
+            count_metric_poll_period: Duration::from_secs(60),
             clock: SystemClock::shared(),
             rng: Arc::new(OsRng),
         }
@@ -127,6 +189,8 @@ impl Config {
         with_watch_cache_exceptions: watch_cache_exceptions: BTreeSet<String>,
         /// Sets the encryption configuration.
         with_encryption_config: encryption_config: Option<PathBuf>,
+        /// Sets the pause between counts of objects.
+        with_count_metric_poll_period: count_metric_poll_period: Duration,
         /// Sets where time comes from.
         with_clock: clock: Arc<dyn Clock>,
         /// Sets where jitter comes from.
@@ -153,6 +217,10 @@ impl Config {
                 format!("{:?} is no prefix for keys", self.prefix),
             ));
         }
+        bounded(
+            [("etcd-count-metric-poll-period", self.count_metric_poll_period)],
+            &mut faults,
+        );
         (
             Checked {
                 backend,
@@ -184,7 +252,10 @@ impl Config {
             }
         };
         match backend {
-            BackendKind::Etcd3 => self.check_etcd(faults),
+            BackendKind::Etcd3 => {
+                self.check_etcd(faults);
+                return backend;
+            }
             _ if servers => {
                 let text = "etcd servers are given, but the storage backend is another one";
                 faults.push(Fault::new("etcd-servers", text));
@@ -194,6 +265,25 @@ impl Config {
             }
             _ => {}
         }
+        // What has no effect is said, not swallowed.
+        let mut unused: Vec<_> = self
+            .etcd
+            .files()
+            .into_iter()
+            .filter(|(_, file)| file.is_some())
+            .map(|(field, _)| field)
+            .collect();
+        let times = self.etcd.times().into_iter().zip(EtcdConfig::default().times());
+        unused.extend(
+            times
+                .filter(|(time, default)| time != default)
+                .map(|((field, _), _)| field),
+        );
+        faults.extend(
+            unused
+                .into_iter()
+                .map(|field| Fault::new(field, "only for the etcd3 backend")),
+        );
         backend
     }
 
@@ -208,7 +298,9 @@ impl Config {
             ca_file,
             cert_file,
             key_file,
+            ..
         } = &self.etcd;
+        bounded(self.etcd.times(), faults);
         if servers.is_empty() {
             faults.push(Fault::new("etcd-servers", "required for the etcd3 backend"));
         }
@@ -232,11 +324,7 @@ impl Config {
             (None, Some(_)) => faults.push(Fault::new("etcd-certfile", "required with etcd-keyfile")),
             _ => {}
         }
-        for (field, file) in [
-            ("etcd-cafile", ca_file),
-            ("etcd-certfile", cert_file),
-            ("etcd-keyfile", key_file),
-        ] {
+        for (field, file) in self.etcd.files() {
             if let Some(file) = file
                 && let Err(error) = std::fs::File::open(file)
             {
@@ -260,6 +348,14 @@ pub(crate) enum BackendKind {
     Embedded,
     Memory,
     Etcd3,
+}
+
+fn bounded(times: impl IntoIterator<Item = (&'static str, Duration)>, faults: &mut Vec<Fault>) {
+    for (field, time) in times {
+        if time > LONGEST {
+            faults.push(Fault::new(field, format!("{} s is too long", time.as_secs())));
+        }
+    }
 }
 
 fn media_type(field: &str, text: &str, faults: &mut Vec<Fault>) -> MediaType {
@@ -396,5 +492,42 @@ mod tests {
             .map(|fault| fault.field.clone())
             .collect();
         assert_eq!(faults, ["etcd-keyfile", "etcd-certfile"]);
+    }
+
+    // covers: storagebackend/B-CFG-06, storagebackend/B-FLG-14, storagebackend/B-FLG-15, storagebackend/B-NEW-10
+    // covers: storagebackend/B-OPT-07
+    #[test]
+    fn times_have_defaults_and_those_without_meaning_or_effect_are_faults() {
+        let seconds = Duration::from_secs;
+        let etcd = EtcdConfig::default();
+        let times = etcd.times().map(|(_, time)| time);
+        assert_eq!(times, [seconds(300), seconds(2), seconds(60), seconds(30)]);
+        assert_eq!(Config::default().count_metric_poll_period, seconds(60));
+
+        let etcd = EtcdConfig {
+            ca_file: Some("/nonexistent/ca.crt".into()),
+            compaction_interval: Duration::ZERO,
+            lease_reuse: seconds(59),
+            ..etcd
+        };
+        check(
+            Config::memory()
+                .with_etcd(etcd)
+                .with_count_metric_poll_period(seconds(10_000_000_000)),
+            &[
+                "etcd-cafile: only for the etcd3 backend",
+                "etcd-compaction-interval: only for the etcd3 backend",
+                "lease-reuse-duration-seconds: only for the etcd3 backend",
+                "etcd-count-metric-poll-period: 10000000000 s is too long",
+            ],
+        );
+        if cfg!(feature = "etcd3") {
+            let mut config = Config::etcd3(["http://127.0.0.1:2379"]);
+            config.etcd.healthcheck_timeout = LONGEST;
+            config.etcd.db_metric_poll_interval = Duration::ZERO;
+            check(config.clone(), &[]);
+            config.etcd.healthcheck_timeout += Duration::from_nanos(1);
+            check(config, &["etcd-healthcheck-timeout: 9223372036 s is too long"]);
+        }
     }
 }

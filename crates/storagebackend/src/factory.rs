@@ -13,6 +13,7 @@ use apiserver_storage_kv::{Kv, KvStore, KvStoreConfig};
 use apiserver_storage_transform::{ConfigOptions, Transformers};
 
 use crate::config::{self, BackendKind, Checked, Config, Fault};
+use crate::counts::Counts;
 
 /// Superseded bytes that all caches of a process may keep together.
 const HISTORY_BYTES: usize = 512 * 1024 * 1024;
@@ -49,9 +50,12 @@ struct Inner {
     config: Config,
     transformers: Transformers,
     history: HistoryBudget,
-    /// Open stores by resource. A store closes when the last user drops it; asked for again, it opens again.
-    open: Mutex<HashMap<String, Weak<dyn Storage>>>,
+    open: Arc<Open>,
+    counts: Counts,
 }
+
+/// Open stores by resource. A store closes when the last user drops it; asked for again, it opens again.
+pub(crate) type Open = Mutex<HashMap<String, Weak<dyn Storage>>>;
 
 enum Backend {
     Embedded(Arc<EmbeddedKv>),
@@ -82,13 +86,16 @@ impl Factory {
             return Err(OpenError::Config(faults));
         };
         let backend = open_backend(&config, &checked).await?;
+        let open = Arc::new(Open::default());
+        let counts = Counts::start(&config, &open);
         let inner = Inner {
             backend,
             checked,
             config,
             transformers,
             history: HistoryBudget::new(HISTORY_BYTES),
-            open: Mutex::default(),
+            open,
+            counts,
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -184,6 +191,7 @@ impl Factory {
 
     /// Finishes what is under way and closes the backend. Stores that are still held fail from then on.
     pub async fn close(&self) {
+        self.0.counts.end().await;
         match &self.0.backend {
             Backend::Embedded(kv) => kv.close().await,
             #[cfg(feature = "etcd3")]
@@ -198,14 +206,7 @@ async fn open_backend(config: &Config, checked: &Checked) -> Result<Backend, Ope
         BackendKind::Embedded => EmbeddedConfig::directory(&config.data_dir),
         #[cfg(feature = "etcd3")]
         BackendKind::Etcd3 => {
-            let mut etcd = apiserver_storage_etcd3::EtcdConfig::new(config.etcd.servers.clone())
-                .with_clock(Arc::clone(&config.clock))
-                .with_rng(Arc::clone(&config.rng));
-            etcd.ca_file.clone_from(&config.etcd.ca_file);
-            etcd.cert_file.clone_from(&config.etcd.cert_file);
-            etcd.key_file.clone_from(&config.etcd.key_file);
-            etcd.probe_key = format!("{}/health", checked.prefix);
-            let kv = apiserver_storage_etcd3::EtcdKv::connect(etcd)
+            let kv = apiserver_storage_etcd3::EtcdKv::connect(etcd_config(config, checked))
                 .await
                 .map_err(|error| OpenError::Backend {
                     backend: "etcd3",
@@ -227,10 +228,72 @@ async fn open_backend(config: &Config, checked: &Checked) -> Result<Backend, Ope
     Ok(Backend::Embedded(Arc::new(kv)))
 }
 
+#[cfg(feature = "etcd3")]
+fn etcd_config(config: &Config, checked: &Checked) -> apiserver_storage_etcd3::EtcdConfig {
+    let ours = &config.etcd;
+    let mut etcd = apiserver_storage_etcd3::EtcdConfig::new(ours.servers.clone())
+        .with_clock(Arc::clone(&config.clock))
+        .with_rng(Arc::clone(&config.rng));
+    etcd.ca_file.clone_from(&ours.ca_file);
+    etcd.cert_file.clone_from(&ours.cert_file);
+    etcd.key_file.clone_from(&ours.key_file);
+    etcd.probe_key = format!("{}/health", checked.prefix);
+    etcd.compaction_interval = Some(ours.compaction_interval).filter(|interval| !interval.is_zero());
+    etcd.health_timeout = ours.health_timeout();
+    etcd.lease_reuse = ours.lease_reuse;
+    etcd.size_interval = ours.db_metric_poll_interval;
+    etcd
+}
+
 impl fmt::Debug for Factory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Factory")
             .field("backend", &self.0.checked.backend)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "etcd3"))]
+mod tests {
+    use std::time::Duration;
+
+    use crate::EtcdConfig;
+
+    use super::*;
+
+    fn made(change: impl FnOnce(&mut EtcdConfig)) -> apiserver_storage_etcd3::EtcdConfig {
+        let mut config = Config::etcd3(["http://127.0.0.1:2379"]).with_prefix("p".into());
+        change(&mut config.etcd);
+        etcd_config(&config, &config.check().0)
+    }
+
+    // covers: storagebackend/B-CFG-06, storagebackend/B-FLG-14, storagebackend/B-FLG-16, storagebackend/B-FLG-17
+    // covers: storagebackend/B-FLG-19
+    #[test]
+    fn the_times_of_a_cluster_reach_the_backend() {
+        let seconds = Duration::from_secs;
+        let etcd = made(|etcd| {
+            etcd.compaction_interval = seconds(1);
+            etcd.healthcheck_timeout = seconds(3);
+            etcd.lease_reuse = seconds(4);
+            etcd.db_metric_poll_interval = seconds(5);
+        });
+        assert_eq!(etcd.compaction_interval, Some(seconds(1)));
+        assert_eq!((etcd.health_timeout, etcd.lease_reuse), (seconds(3), seconds(4)));
+        assert_eq!((etcd.size_interval, etcd.probe_key.as_str()), (seconds(5), "/p/health"));
+        // Zero is off, but for the timeout.
+        let etcd = made(|etcd| {
+            etcd.compaction_interval = Duration::ZERO;
+            etcd.healthcheck_timeout = Duration::ZERO;
+        });
+        assert_eq!((etcd.compaction_interval, etcd.health_timeout), (None, seconds(2)));
+        // Both crates have the same defaults.
+        let (ours, backend) = (made(|_| {}), apiserver_storage_etcd3::EtcdConfig::new(["x"]));
+        assert_eq!(ours.compaction_interval, backend.compaction_interval);
+        assert_eq!(ours.health_timeout, backend.health_timeout);
+        assert_eq!(
+            (ours.lease_reuse, ours.size_interval),
+            (backend.lease_reuse, backend.size_interval)
+        );
     }
 }

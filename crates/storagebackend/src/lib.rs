@@ -27,7 +27,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod config;
+mod counts;
 mod factory;
 
 pub use self::config::{Config, EtcdConfig, Fault};
 pub use self::factory::{Factory, OpenError};
+
+/// The buckets of `etcd_lease_object_counts`, for whoever installs a recorder.
+#[cfg(feature = "etcd3")]
+pub use apiserver_storage_etcd3::LEASE_OBJECT_BUCKETS;

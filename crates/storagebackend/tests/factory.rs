@@ -3,13 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use apiserver_storage_api::time::ManualClock;
 use apiserver_storage_api::{
     CreateOptions, Encoded, GetOptions, ReadAt, ResourceInfo, ResourceScope, Storage, StorageError,
 };
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use apiserver_storage_kv::Kv as _;
 use apiserver_storagebackend::{Config, Factory, OpenError};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 
 fn kind(group: &str, resource: &str, kind: &str) -> ResourceInfo {
@@ -170,4 +173,118 @@ async fn a_wrong_configuration_opens_nothing_and_names_every_fault() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// The value of a line that `/metrics` would have.
+fn value(handle: &PrometheusHandle, line: &str) -> Option<f64> {
+    let text = handle.render();
+    let value = text.lines().find_map(|found| found.strip_prefix(line))?;
+    value.trim().parse().ok()
+}
+
+/// Moves the clock on until a line has a value that is wanted; how far that was.
+async fn until(clock: &ManualClock, handle: &PrometheusHandle, line: &str, wanted: impl Fn(f64) -> bool) -> Duration {
+    let mut moved = Duration::ZERO;
+    while !value(handle, line).is_some_and(&wanted) {
+        // While something is counted nobody sleeps, and the clock stands.
+        if let Some(next) = clock.until_next() {
+            clock.advance(next);
+            moved += next;
+        }
+        assert!(
+            moved < Duration::from_secs(3600),
+            "{line} is not there:\n{}",
+            handle.render()
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    moved
+}
+
+/// Runs something on this thread, whose metrics the handle shows.
+fn recorded<F: Future<Output = ()>>(run: impl FnOnce(PrometheusHandle) -> F) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(run(handle));
+    });
+}
+
+fn standing() -> (ManualClock, Config) {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    let config = Config::memory()
+        .with_clock(Arc::new(clock.clone()))
+        .with_watch_cache(false);
+    (clock, config)
+}
+
+const MAPS: &str = r#"apiserver_storage_objects{resource="configmaps"}"#;
+const SECRETS: &str = r#"apiserver_storage_objects{resource="secrets"}"#;
+const BYTES: &str = r#"apiserver_resource_size_estimate_bytes{group="",resource="configmaps"}"#;
+
+// covers: storagebackend/B-CFG-07, storagebackend/B-FLG-15, storagebackend/B-DST-04, storage-api/GATE-05
+// covers: storage-etcd3/METR-10, storage-etcd3/METR-11
+#[test]
+fn objects_of_open_stores_are_counted_about_once_a_minute_until_the_factory_closes() {
+    recorded(async |handle| {
+        let (clock, config) = standing();
+        let factory = Factory::open(config).await.unwrap();
+        let maps = factory.storage_for(&kind("", "configmaps", "ConfigMap"));
+        let secrets = factory.storage_for(&kind("", "secrets", "Secret"));
+        create(&maps, "a").await;
+        let first = until(&clock, &handle, MAPS, |count| count == 1.0).await;
+        assert!(first < Duration::from_secs(2), "{first:?} until the first count");
+        until(&clock, &handle, SECRETS, |count| count == 0.0).await;
+        let stats = maps.stats().await.unwrap();
+        assert!(stats.average_size > 0);
+        assert_eq!(value(&handle, BYTES), Some((stats.count * stats.average_size) as f64));
+
+        create(&maps, "b").await;
+        let next = until(&clock, &handle, MAPS, |count| count == 2.0).await;
+        // A count that was under way may have missed it.
+        let about_a_minute = Duration::from_secs(30)..Duration::from_secs(180);
+        assert!(about_a_minute.contains(&next), "{next:?} until the next count");
+
+        // Counting holds no store open, and what is closed has no number.
+        let closed = Arc::downgrade(&secrets);
+        drop(secrets);
+        assert!(closed.upgrade().is_none());
+        until(&clock, &handle, SECRETS, f64::is_nan).await;
+        assert_eq!(value(&handle, MAPS), Some(2.0));
+
+        factory.close().await;
+        assert!(value(&handle, MAPS).unwrap().is_nan(), "gone when closing returns");
+        assert!(value(&handle, BYTES).unwrap().is_nan());
+        factory.close().await;
+    });
+}
+
+// covers: storagebackend/B-CFG-07, storagebackend/B-FLG-15
+#[test]
+fn counting_ends_with_the_last_factory_and_can_be_off() {
+    recorded(async |handle| {
+        let (clock, config) = standing();
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let off = Factory::open(config.clone().with_count_metric_poll_period(Duration::ZERO));
+        let off = off.await.unwrap();
+        let without = tasks();
+        off.close().await;
+        drop(off);
+        let before = tasks();
+
+        let factory = Factory::open(config).await.unwrap();
+        assert_eq!(tasks() - before, without + 1, "one task for all resources");
+        let other = factory.clone();
+        let maps = factory.storage_for(&kind("", "configmaps", "ConfigMap"));
+        until(&clock, &handle, MAPS, |count| count == 0.0).await;
+        drop(factory);
+        create(&maps, "a").await;
+        until(&clock, &handle, MAPS, |count| count == 1.0).await;
+        drop(other);
+        // Without the clock: it ends because nobody has the factory, not because it looked again.
+        while !value(&handle, MAPS).unwrap().is_nan() {
+            tokio::task::yield_now().await;
+        }
+    });
 }
