@@ -283,8 +283,11 @@ fn counting_ends_with_the_last_factory_and_can_be_off() {
         until(&clock, &handle, MAPS, |count| count == 1.0).await;
         drop(other);
         // Without the clock: it ends because nobody has the factory, not because it looked again.
-        while !value(&handle, MAPS).unwrap().is_nan() {
-            tokio::task::yield_now().await;
-        }
+        let gone = async {
+            while !value(&handle, MAPS).unwrap().is_nan() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap();
     });
 }
