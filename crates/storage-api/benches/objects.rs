@@ -8,10 +8,12 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use serde_json::{Value, json};
 
 fn pods() -> ResourceInfo {
-    ["spec.nodeName", "spec.restartPolicy", "status.phase"].into_iter().fold(
-        ResourceInfo::new("", "v1", "pods", "Pod", ResourceScope::Namespaced),
-        ResourceInfo::with_selectable_field,
-    )
+    ["spec.nodeName", "spec.restartPolicy", "status.phase"]
+        .into_iter()
+        .fold(
+            ResourceInfo::new("", "v1", "pods", "Pod", ResourceScope::Namespaced),
+            ResourceInfo::with_selectable_field,
+        )
 }
 
 /// A pod with so many containers.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use compact_str::CompactString;
 
 use crate::codec::MediaType;
 use crate::error::{Result, StorageError};
@@ -44,7 +45,7 @@ enum State {
 pub struct Record {
     json: Bytes,
     resource_version: Range<usize>,
-    attributes: Arc<Attributes>,
+    attributes: Attributes,
     origin: Origin,
 }
 
@@ -63,15 +64,69 @@ pub struct Origin {
     pub size: usize,
 }
 
+/// A text that is mostly short: up to 24 bytes lie in place.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(CompactString);
+
+impl std::ops::Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Box<str>> for Text {
+    fn from(text: Box<str>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<std::borrow::Cow<'_, str>> for Text {
+    fn from(text: std::borrow::Cow<'_, str>) -> Self {
+        Self((*text).into())
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
 /// What selectors and indexes use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// `metadata.name`.
-    pub name: Box<str>,
+    pub name: Text,
     /// `metadata.namespace`; empty for cluster-scoped objects.
-    pub namespace: Box<str>,
+    pub namespace: Text,
     /// `metadata.uid`.
-    pub uid: Box<str>,
+    pub uid: Text,
     /// `metadata.labels`.
     pub labels: Labels,
     /// The kind's selectable fields, beside name and namespace.
@@ -93,7 +148,7 @@ impl Attributes {
 
 /// Labels, sorted by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+pub struct Labels(Box<[(Text, Text)]>);
 
 impl Labels {
     /// The value of a label.
@@ -110,18 +165,20 @@ impl Labels {
 
 impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(labels: I) -> Self {
-        let mut labels: Vec<(Box<str>, Box<str>)> = labels
+        let mut labels: Box<[(Text, Text)]> = labels
             .into_iter()
             .map(|(key, value)| (key.into(), value.into()))
             .collect();
-        labels.sort_by(|a, b| a.0.cmp(&b.0));
-        Self(labels.into())
+        if !labels.is_sorted_by(|a, b| a.0 < b.0) {
+            labels.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        Self(labels)
     }
 }
 
 /// Selectable fields with their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields(Box<[(Arc<str>, Box<str>)]>);
+pub struct Fields(Box<[(Arc<str>, Text)]>);
 
 impl Fields {
     /// The value of a field; `None` when the kind has no such field.
@@ -138,14 +195,9 @@ impl Fields {
     }
 }
 
-impl FromIterator<(Arc<str>, String)> for Fields {
-    fn from_iter<I: IntoIterator<Item = (Arc<str>, String)>>(fields: I) -> Self {
-        Self(
-            fields
-                .into_iter()
-                .map(|(label, value)| (label, value.into_boxed_str()))
-                .collect(),
-        )
+impl<T: Into<Text>> FromIterator<(Arc<str>, T)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, T)>>(fields: I) -> Self {
+        Self(fields.into_iter().map(|(label, value)| (label, value.into())).collect())
     }
 }
 
@@ -222,7 +274,7 @@ impl Entry {
         let record = Record {
             json: normalized.json,
             resource_version: normalized.resource_version,
-            attributes: Arc::new(normalized.attributes),
+            attributes: normalized.attributes,
             origin,
         };
         Self(Arc::new(Inner {
@@ -470,7 +522,7 @@ impl Record {
         Self {
             json: json.into(),
             resource_version: start..start + digits.len(),
-            attributes: Arc::clone(&self.attributes),
+            attributes: self.attributes.clone(),
             origin: self.origin,
         }
     }

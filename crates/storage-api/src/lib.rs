@@ -38,9 +38,9 @@ pub mod time;
 
 pub use self::codec::{MediaType, json};
 pub use self::continue_token::{ContinueToken, TokenError};
-pub use self::entry::{Attributes, Entry, Fields, Labels, Origin, Record, UnreadableReason, digest};
-pub use self::forms::{FormKey, Forms};
+pub use self::entry::{Attributes, Entry, Fields, Labels, Origin, Record, Text, UnreadableReason, digest};
 pub use self::error::{BoxError, Result, StorageError, chain};
+pub use self::forms::{FormKey, Forms};
 pub use self::key::{Key, KeyPrefix, ResourcePrefix, Scope};
 pub use self::list::{Collected, List, ListEnd, Page};
 pub use self::meta::{Meta, OwnerReference};

@@ -111,7 +111,7 @@ pub(crate) fn scan<'a>(document: &'a [u8], fields: &[SelectableField]) -> Option
     }
     let values = fields.iter().zip(&scanner.found).map(|(field, found)| {
         let value = found.clone().and_then(|at| text.get(at)).unwrap_or(&field.default);
-        (Arc::clone(&field.label), value.to_owned())
+        (Arc::clone(&field.label), value)
     });
     let metadata = head.metadata?;
     Some(Scanned {

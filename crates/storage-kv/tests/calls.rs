@@ -217,7 +217,10 @@ async fn a_call_that_never_ends_is_given_up_by_its_caller_alone() {
             .map(|r| r.is_ok())
             .boxed(),
         store.get(&a, Default::default()).map(|r| r.is_ok()).boxed(),
-        store.list(&everything, ListOptions::default()).map(|r| r.is_ok()).boxed(),
+        store
+            .list(&everything, ListOptions::default())
+            .map(|r| r.is_ok())
+            .boxed(),
         store.current_revision().map(|r| r.is_ok()).boxed(),
     ];
     for mut call in calls {
