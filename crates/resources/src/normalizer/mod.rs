@@ -267,7 +267,10 @@ impl BuiltinNormalizer {
         let media_type = MediaType::detect(stored);
         let object = self.read(stored, media_type)?;
         let attributes = self.attributes(&object, fields)?;
-        let (json, at) = wire::encode_with_revision(self.served, &object, &revision.to_string()).map_err(malformed)?;
+        let (mut json, at) =
+            wire::encode_with_revision(self.served, &object, &revision.to_string()).map_err(malformed)?;
+        // It is kept as long as the object lives, and the room it grew into would be kept with it.
+        json.shrink_to_fit();
         Ok(Normalized::new(json.into(), at, attributes, media_type))
     }
 
