@@ -7,12 +7,20 @@ use crate::bare::Bare;
 use crate::ground::{self, Ground, Stored};
 use crate::options::Options;
 use crate::report::{Meter, emit, round};
+use crate::watching::touch;
 
-/// Stores the pods.
+/// Stores the pods. Where there are some already, those are written anew, so that they are as a server has them: with
+/// their defaults.
 pub(crate) async fn seed(options: &Options) -> Result<()> {
     let ground = Ground::open_as_it_is(options).await?;
+    let stored = Stored::of(&*ground.store).await?;
     let meter = Meter::start();
-    ground::seed(&ground.store, options).await?;
+    if stored.keys.is_empty() {
+        ground::seed(&ground.store, options).await?;
+    }
+    for key in &*stored.keys {
+        touch(&*ground.store, key).await?;
+    }
     let used = meter.used();
     let per_second = options.n as f64 / used.wall.as_secs_f64();
     emit("seed", options, &used, &json!({ "per_s": round(per_second) }));

@@ -3,8 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use apiserver_resources::defaults::apply_defaults;
 use apiserver_resources::normalizer;
-use apiserver_resources::types::TypeRegistry;
+use apiserver_resources::types::{Gvk, TypeRegistry};
 use apiserver_storage_api::{Encoded, Index, Key, ResourceInfo};
 use serde_json::{Value, json};
 
@@ -40,7 +41,9 @@ pub(crate) fn node(number: usize, options: &Options) -> String {
 /// Key and object of a pod.
 pub(crate) fn pod(info: &ResourceInfo, number: usize, options: &Options) -> Result<(Key, Encoded)> {
     let (namespace, name) = (namespace(number, options), format!("app-{number:07}"));
-    let object = object(number, &namespace, &name, options);
+    let mut object = object(number, &namespace, &name, options);
+    // As they come from a server: it stores them with their defaults.
+    apply_defaults(Gvk::new("", "v1", "Pod"), &mut object);
     let json = serde_json::to_vec(&object)?;
     Ok((info.object_key(Some(&namespace), &name)?, Encoded::from_json(json)))
 }

@@ -133,11 +133,10 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
         format!("--backend embedded --data {}", data.display()),
     ];
     let (mut results, common) = (Vec::new(), sizes(options));
-    // Its own names for its objects: what it seeds, both can write.
-    match &options.peer {
-        Some(_) => results.extend(peer(options, &etcd, "seed")?),
-        None => results.extend(ours(&format!("seed {} {common}", backends[0]))?),
-    }
+    // It has names of its own for its objects: what it seeds, both can write. It stores them without defaults, and no
+    // server would; ours goes over them.
+    results.extend(peer(options, &etcd, "seed")?);
+    results.extend(ours(&format!("seed {} {common}", backends[0]))?);
     results.extend(ours(&format!("seed {} {common}", backends[1]))?);
     for item in items(options) {
         println!("{}", item.ours);
