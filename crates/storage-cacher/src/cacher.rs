@@ -20,7 +20,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apiserver_storage_api::{
@@ -71,8 +71,8 @@ pub(crate) struct Shared {
     pub(crate) now: Now,
     /// The backend said that it has no trustworthy progress. Forgotten with every new watch of the backend.
     pub(crate) no_progress: AtomicBool,
-    /// The latest revision that a reader was shown from the backend: nobody is shown an earlier state after that.
-    pub(crate) shown: AtomicU64,
+    /// What readers were shown from the backend: nobody is shown an earlier state after that.
+    pub(crate) shown: Mutex<Shown>,
     /// The backend is at an earlier revision than the cache.
     pub(crate) went_back: AtomicBool,
     /// Something for the feed to look at: a reader waits, or the backend went back.
@@ -86,6 +86,13 @@ pub(crate) struct Shared {
     /// The open watches.
     pub(crate) watchers: Arc<Count>,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The latest state of a store that a reader was shown from below.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) store: Option<Arc<str>>,
+    pub(crate) revision: Option<Revision>,
 }
 
 /// How many there are.
@@ -168,7 +175,7 @@ impl Cacher {
             waiters: Waiters::default(),
             now: Now::default(),
             no_progress: AtomicBool::new(false),
-            shown: AtomicU64::new(0),
+            shown: Mutex::default(),
             went_back: AtomicBool::new(false),
             feed_wake: Notify::new(),
             reminders: Reminders::new(config.bookmark_period),

@@ -51,13 +51,6 @@ impl Feed {
             tracing::error!(resource = %shared.info.group_resource(), unreadable, "some stored objects are unreadable");
         }
         let now = self.now();
-        if shared
-            .loaded()
-            .is_some_and(|root| root.store.as_deref() != store.as_deref())
-        {
-            // What was shown of another store says nothing about this one.
-            shared.shown.store(0, Ordering::Release);
-        }
         shared.went_back.store(false, Ordering::Release);
         let effects = {
             let mut core = shared.core.lock();

@@ -43,7 +43,7 @@ use apiserver_storage_api::{
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 
-use crate::cacher::Shared;
+use crate::cacher::{Shared, Shown};
 use crate::core::root::{Released, Root, Selected, Step, Walk, is_selected};
 use crate::metrics::{Fallback, Metrics};
 use crate::planted::{Bug, planted};
@@ -74,7 +74,9 @@ impl Shared {
         };
         let Some(root) = root else {
             let entry = self.inner.get(key, options).await?;
-            self.show(entry.revision());
+            if let Some(root) = self.loaded() {
+                self.show(root.store.clone(), entry.revision());
+            }
             return Ok(entry);
         };
         let entry = root
@@ -245,7 +247,11 @@ impl Shared {
         if self.went_back.load(Ordering::Acquire) {
             return None;
         }
-        match Revision::new(self.shown.load(Ordering::Acquire)) {
+        let shown = {
+            let shown = self.shown.lock();
+            shown.revision.filter(|_| shown.store == root.store)
+        };
+        match shown {
             Some(shown) if shown > root.revision && !self.no_progress.load(Ordering::Acquire) => {
                 self.reach(shown, true).await.ok()
             }
@@ -253,9 +259,23 @@ impl Shared {
         }
     }
 
-    /// A reader is shown the storage below as of this revision.
-    fn show(&self, revision: Revision) {
-        self.shown.fetch_max(revision.get(), Ordering::AcqRel);
+    /// A reader is shown the store below as of this revision.
+    fn show(&self, store: Option<Arc<str>>, revision: Revision) {
+        let mut shown = self.shown.lock();
+        if shown.store != store {
+            *shown = Shown { store, revision: None };
+        }
+        shown.revision = shown.revision.max(Some(revision));
+    }
+
+    /// A reader is shown a list from below, which may be the first that is heard of another store.
+    async fn show_list(&self, revision: Revision) -> Result<()> {
+        let store: Option<Arc<str>> = self.inner.store_id().await?.map(Into::into);
+        if self.loaded().is_some_and(|root| root.store != store) {
+            self.suspect_reset();
+        }
+        self.show(store, revision);
+        Ok(())
     }
 
     /// A list that reflects everything that was acknowledged before it was asked for.
@@ -353,7 +373,7 @@ impl Shared {
         };
         let list = self.inner.list(scope, options).await?;
         let revision = list.revision();
-        self.show(revision);
+        self.show_list(revision).await?;
         // The permit goes back when the reader is through, or gone.
         let pages = list.into_pages().map(move |page| {
             let _held = &permit;
