@@ -56,7 +56,7 @@ pub(crate) async fn run(options: &Options) -> Result<Value> {
     Ok(json!({ "scale": options.scale, "cells": cells }))
 }
 
-// measures: storage-api/BENCH-01, storage-api/BENCH-02, storage-api/BENCH-05
+// measures: storage-api/BENCH-01, storage-api/BENCH-02, storage-api/BENCH-05, storage-cacher/BENCH-01, storage-cacher/BENCH-07
 async fn matrix(options: &Options, layout: Layout, cells: &mut Vec<Value>) -> Result<()> {
     let mut cluster = Cluster::start(true).await?;
     let info = cluster.store.resource().clone();
