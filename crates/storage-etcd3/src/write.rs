@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use etcd_client::proto::PbTxnResponse;
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{Expected, KvError, KvResult, Lease, LeaseId, WriteOutcome};
@@ -38,8 +39,23 @@ impl Shared {
             (Lease::Keep, Expected::Absent) | (Lease::None, _) => PutOptions::new(),
             (Lease::Id(LeaseId(id)), _) => PutOptions::new().with_lease(id),
         };
-        let put = || TxnOp::put(key, value.clone(), Some(options.clone()));
+        let attempts = AtomicU32::new(0);
+        let put = || {
+            attempts.fetch_add(1, Ordering::Relaxed);
+            TxnOp::put(key, value.clone(), Some(options.clone()))
+        };
         let outcome = self.conditional(key, expected, put).await;
+        if let Ok(WriteOutcome::Mismatch {
+            current: Some(pair), ..
+        }) = &outcome
+            && attempts.load(Ordering::Relaxed) > 1
+            && pair.value == value
+        {
+            // Sent again because it surely was not sent before; should that have been wrong, this is our own write.
+            return Err(KvError::OutcomeUnknown(
+                "the key holds what a repeated write was to store".into(),
+            ));
+        }
         match (&outcome, lease) {
             (Err(KvError::LeaseNotFound), Lease::Id(id)) => self.leases.forget(id),
             (Err(KvError::TooLarge { .. }), _) => return Err(KvError::TooLarge { size, limit }),
