@@ -72,7 +72,7 @@ pub(crate) struct Shared {
     /// The backend said that it has no trustworthy progress. Forgotten with every new watch of the backend.
     pub(crate) no_progress: AtomicBool,
     /// What readers were shown from the backend: nobody is shown an earlier state after that.
-    pub(crate) shown: Mutex<Shown>,
+    pub(crate) shown: ArcSwapOption<Shown>,
     /// The backend is at an earlier revision than the cache.
     pub(crate) went_back: AtomicBool,
     /// Something for the feed to look at: a reader waits, or the backend went back.
@@ -89,10 +89,10 @@ pub(crate) struct Shared {
 }
 
 /// The latest state of a store that a reader was shown from below.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shown {
     pub(crate) store: Option<Arc<str>>,
-    pub(crate) revision: Option<Revision>,
+    pub(crate) revision: Revision,
 }
 
 /// How many there are.
@@ -175,7 +175,7 @@ impl Cacher {
             waiters: Waiters::default(),
             now: Now::default(),
             no_progress: AtomicBool::new(false),
-            shown: Mutex::default(),
+            shown: ArcSwapOption::empty(),
             went_back: AtomicBool::new(false),
             feed_wake: Notify::new(),
             reminders: Reminders::new(config.bookmark_period),

@@ -75,7 +75,7 @@ impl Shared {
         let Some(root) = root else {
             let entry = self.inner.get(key, options).await?;
             if let Some(root) = self.loaded() {
-                self.show(root.store.clone(), entry.revision());
+                self.show(&root.store, entry.revision());
             }
             return Ok(entry);
         };
@@ -248,8 +248,9 @@ impl Shared {
             return None;
         }
         let shown = {
-            let shown = self.shown.lock();
-            shown.revision.filter(|_| shown.store == root.store)
+            let shown = self.shown.load();
+            let of_this_store = shown.as_ref().filter(|shown| shown.store == root.store);
+            of_this_store.map(|shown| shown.revision)
         };
         match shown {
             Some(shown) if shown > root.revision && !self.no_progress.load(Ordering::Acquire) => {
@@ -260,12 +261,21 @@ impl Shared {
     }
 
     /// A reader is shown the store below as of this revision.
-    fn show(&self, store: Option<Arc<str>>, revision: Revision) {
-        let mut shown = self.shown.lock();
-        if shown.store != store {
-            *shown = Shown { store, revision: None };
+    fn show(&self, store: &Option<Arc<str>>, revision: Revision) {
+        let is_known = |shown: &Option<Arc<Shown>>| {
+            let shown = shown.as_ref();
+            shown.is_some_and(|shown| shown.store == *store && shown.revision >= revision)
+        };
+        if is_known(&self.shown.load()) {
+            return;
         }
-        shown.revision = shown.revision.max(Some(revision));
+        self.shown.rcu(|shown| match is_known(shown) {
+            true => shown.clone(),
+            false => Some(Arc::new(Shown {
+                store: store.clone(),
+                revision,
+            })),
+        });
     }
 
     /// A reader is shown a list from below, which may be the first that is heard of another store.
@@ -274,7 +284,7 @@ impl Shared {
         if self.loaded().is_some_and(|root| root.store != store) {
             self.suspect_reset();
         }
-        self.show(store, revision);
+        self.show(&store, revision);
         Ok(())
     }
 
