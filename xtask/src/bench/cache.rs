@@ -1,12 +1,13 @@
 //! `cargo xtask bench cache`: the load program of the watch cache, on an etcd of the tools and on the embedded store,
 //! with the like for Go's library beside it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::process;
-use crate::tools::{EtcdVersion, Tools};
+use crate::bench::load::{self, Program};
+use crate::tools::EtcdVersion;
 use crate::workspace::Workspace;
 
 /// What the load program does unless it is told.
@@ -28,33 +29,18 @@ pub(crate) struct Options {
 
 /// Builds the load program and runs it; the figures of everything go to `target/bench/cache.json`.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let tools = Tools::obtain(workspace, EtcdVersion::choose(options.etcd_version)?)?;
-    let mut build = workspace.cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "apiserver-storagebackend",
-        "--features",
-        "load",
-        "--example",
-        "watchcache",
-    ]);
-    tools.export(&mut build);
-    process::run(&mut build)?;
-    let program = workspace.target().join("release").join("examples").join("watchcache");
-    let folder = workspace.target().join("bench");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let workload = options.workload.first().map_or(DEFAULT, String::as_str);
-    let mut load = process::command(program, &[workload]);
-    load.args(options.workload.iter().skip(1));
-    load.arg("--out").arg(folder.join("cache.json"));
-    let peer = options
-        .peer
-        .clone()
-        .or_else(|| std::env::var_os("PEER_GO").map(PathBuf::from));
-    if let Some(peer) = peer {
-        load.arg("--peer").arg(peer);
+    let program = Program {
+        package: "apiserver-storagebackend",
+        features: &["load"],
+        example: "watchcache",
+    };
+    let mut arguments: Vec<OsString> = options.workload.iter().map(OsString::from).collect();
+    if arguments.is_empty() {
+        arguments.push(DEFAULT.into());
     }
-    tools.export(&mut load);
-    process::run(&mut load)
+    let peer = options.peer.clone().map(PathBuf::into_os_string);
+    if let Some(peer) = peer.or_else(|| std::env::var_os("PEER_GO")) {
+        arguments.extend(["--peer".into(), peer]);
+    }
+    load::run(workspace, options.etcd_version, &program, &arguments, "cache.json")
 }

@@ -7,6 +7,7 @@
 //! watch cache.
 
 mod cache;
+mod load;
 mod storage;
 
 use std::path::{Path, PathBuf};

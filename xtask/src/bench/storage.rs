@@ -1,11 +1,11 @@
 //! `cargo xtask bench storage`: the load program of storage-etcd3, on an etcd of the tools.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::process;
-use crate::tools::{EtcdVersion, Tools};
+use crate::bench::load::{self, Program};
+use crate::tools::EtcdVersion;
 use crate::workspace::Workspace;
 
 /// What the load program does unless it is told.
@@ -24,29 +24,14 @@ pub(crate) struct Options {
 
 /// Builds the load program and runs it; the figures go to `target/bench/storage-TASK.json`.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let tools = Tools::obtain(workspace, EtcdVersion::choose(options.etcd_version)?)?;
-    let mut build = workspace.cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "apiserver-storage-etcd3",
-        "--example",
-        "load",
-    ]);
-    tools.export(&mut build);
-    process::run(&mut build)?;
-    let program = workspace.target().join("release").join("examples").join("load");
+    let program = Program {
+        package: "apiserver-storage-etcd3",
+        features: &[],
+        example: "load",
+    };
     let task = options.task.first().map_or(DEFAULT, String::as_str);
-    let mut load = process::command(program, &[task]);
-    load.args(options.task.iter().skip(1))
-        .arg("--out")
-        .arg(figures(workspace, task)?);
-    tools.export(&mut load);
-    process::run(&mut load)
-}
-
-fn figures(workspace: &Workspace, task: &str) -> Result<PathBuf> {
-    let folder = workspace.target().join("bench");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    Ok(folder.join(format!("storage-{task}.json")))
+    let rest = options.task.iter().skip(1).map(OsString::from);
+    let arguments: Vec<OsString> = std::iter::once(task.into()).chain(rest).collect();
+    let figures = format!("storage-{task}.json");
+    load::run(workspace, options.etcd_version, &program, &arguments, &figures)
 }
