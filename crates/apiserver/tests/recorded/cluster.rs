@@ -3,25 +3,50 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use apiserver::storage::api::Revision;
+use apiserver::storage::api::time::{Clock, SystemClock};
 use apiserver::storage::backend::Config as Storage;
 use apiserver::{Server, ServerConfig};
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use apiserver_storage_kv::{Expected, Kv as _, Lease, WriteOutcome};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use futures::future::BoxFuture;
 
 use crate::client::Client;
+
+/// Time goes on, and it is always the same time of day: whatever gets a lifetime gets the same one, however slow the
+/// machine is.
+#[derive(Debug)]
+struct Noon {
+    wall: SystemTime,
+    goes_on: Arc<dyn Clock>,
+}
+
+impl Clock for Noon {
+    fn now(&self) -> SystemTime {
+        self.wall
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.goes_on.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.goes_on.sleep(duration)
+    }
+}
 
 /// A data directory.
 pub(crate) struct Cluster {
     dir: TempDir,
+    clock: Arc<dyn Clock>,
     /// The keys that were stored, each with the revision of its value.
     pub(crate) revisions: BTreeMap<String, Revision>,
 }
@@ -30,7 +55,12 @@ impl Cluster {
     /// Stores values as they are; events live for an hour.
     pub(crate) async fn with(values: impl IntoIterator<Item = (String, Bytes)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let kv = EmbeddedKv::open(EmbeddedConfig::directory(dir.path())).await.unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(Noon {
+            wall: SystemTime::now(),
+            goes_on: SystemClock::shared(),
+        });
+        let config = EmbeddedConfig::directory(dir.path()).with_clock(Arc::clone(&clock));
+        let kv = EmbeddedKv::open(config).await.unwrap();
         let mut revisions = BTreeMap::new();
         for (key, value) in values {
             let lease = match key.starts_with("/registry/events/") {
@@ -44,7 +74,7 @@ impl Cluster {
             revisions.insert(key, revision);
         }
         kv.close().await;
-        Self { dir, revisions }
+        Self { dir, clock, revisions }
     }
 
     /// A server on the directory.
@@ -57,7 +87,9 @@ impl Cluster {
         let storage = Storage::embedded(PathBuf::from(self.dir.path()))
             .with_watch_cache(watch_cache)
             .with_encryption_config(encryption);
-        let server = Server::start(ServerConfig::new(storage)).await.unwrap();
+        let mut config = ServerConfig::new(storage);
+        config.clock = Arc::clone(&self.clock);
+        let server = Server::start(config).await.unwrap();
         let client = Client::new(server.insecure_address().unwrap());
         (server, client)
     }
