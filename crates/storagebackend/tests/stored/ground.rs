@@ -2,9 +2,9 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use apiserver_storage_api::time::{OsRng, SystemClock};
+use apiserver_storage_api::time::{ManualClock, OsRng, SystemClock};
 use apiserver_storage_api::{
     Change, Encoded, Entry, Event, Key, ResourceInfo, Revision, Scope, Storage, StorageError, UpdateOptions, Watch,
     WatchItem, WatchOptions, WatchStart,
@@ -33,9 +33,11 @@ pub(crate) struct Ground<K> {
     _keep: Box<dyn Any + Send + Sync>,
 }
 
-/// Revisions like those of a young cluster, so that what is far ahead there is so here.
+/// Revisions like those of a young cluster, so that what is far ahead there is so here, and a clock that stands, so that
+/// the same lifetime ends at the same time however slow the machine is.
 fn embedded(config: EmbeddedConfig) -> EmbeddedConfig {
-    config.with_first_revision(Revision::MIN)
+    let clock = ManualClock::new(SystemTime::now());
+    config.with_first_revision(Revision::MIN).with_clock(Arc::new(clock))
 }
 
 /// A store in memory.
