@@ -2,10 +2,15 @@
 //!
 //! A [`TablePrinter`] knows the columns of one kind and makes the cells of an object; the age of things is taken against the `now`
 //! that the caller gives. Rows and the surrounding document are put together with [`row`] and [`table`].
+//!
+//! All but the ages stays the same as long as the object does: [`TablePrinter::timeless_cells`] and [`WrittenRow`] are what can be
+//! made once and kept.
 
 mod builtin;
+mod cell;
 mod duration;
 mod jsonpath;
+mod written;
 
 use std::str::FromStr;
 
@@ -16,8 +21,10 @@ use crate::crd::{CustomVersion, PrinterColumn};
 use crate::fieldvalidation::parse_time;
 use crate::types::{Column, ResourceEntry};
 
+pub use cell::Cell;
 pub use duration::human_duration;
 pub use jsonpath::{JsonPath, JsonPathError};
+pub use written::{Part, WrittenRow, write_age};
 
 /// What stands in the `object` of each row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -153,31 +160,37 @@ impl TablePrinter {
         &self.columns
     }
 
-    /// The cells of an object, one per column.
+    /// The cells of an object as they are shown at a time, one per column.
     #[must_use]
     pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        self.timeless_cells(object).iter().map(|cell| cell.at(now)).collect()
+    }
+
+    /// The cells of an object, one per column, whatever the time.
+    #[must_use]
+    pub fn timeless_cells(&self, object: &Value) -> Vec<Cell> {
         let name = object
             .pointer("/metadata/name")
             .and_then(Value::as_str)
             .unwrap_or_default();
         match &self.source {
             Source::Default => vec![name.into(), text(object, "/metadata/creationTimestamp").into()],
-            Source::Builtin { group, kind, columns } => builtin::cells(group, kind, columns, object, now),
+            Source::Builtin { group, kind, columns } => builtin::cells(group, kind, columns, object),
             Source::Custom(paths) => {
-                let mut cells = vec![Value::from(name)];
-                cells.extend(paths.iter().map(|(kind, path)| custom_cell(kind, path, object, now)));
+                let mut cells = vec![Cell::from(name)];
+                cells.extend(paths.iter().map(|(kind, path)| custom_cell(kind, path, object)));
                 cells
             }
         }
     }
 }
 
-fn custom_cell(kind: &str, path: &JsonPath, object: &Value, now: Timestamp) -> Value {
+fn custom_cell(kind: &str, path: &JsonPath, object: &Value) -> Cell {
     let found = path.find(object);
-    let Some(value) = found.first() else { return Value::Null };
+    let Some(value) = found.first() else { return Cell::NULL };
     match (kind, value) {
-        (_, Value::Null) => Value::Null,
-        ("string", Value::String(_)) => (*value).clone(),
+        (_, Value::Null) => Cell::NULL,
+        ("string", Value::String(_)) => (*value).clone().into(),
         ("string", Value::Number(n)) => match n.as_f64() {
             Some(float) if n.is_f64() => crate::gofmt::float(float).into(),
             _ => n.to_string().into(),
@@ -186,14 +199,14 @@ fn custom_cell(kind: &str, path: &JsonPath, object: &Value, now: Timestamp) -> V
         ("integer", Value::Number(n)) => match (n.as_i64(), n.as_f64()) {
             (Some(integer), _) => integer.into(),
             (None, Some(float)) => whole(float).into(),
-            _ => Value::Null,
+            _ => Cell::NULL,
         },
-        ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => (*value).clone(),
+        ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => (*value).clone().into(),
         ("date", Value::String(time)) => match parse_time(time) {
-            Some(at) => since(at, now).into(),
+            Some(at) => Cell::since(at),
             None => "<invalid>".into(),
         },
-        _ => Value::Null,
+        _ => Cell::NULL,
     }
 }
 
@@ -208,18 +221,6 @@ fn whole(float: f64) -> i64 {
 
 fn text<'v>(object: &'v Value, pointer: &str) -> &'v str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn since(at: Timestamp, now: Timestamp) -> String {
-    human_duration(now.as_second() - at.as_second())
-}
-
-/// The age at a time in text form; `<unknown>` without one.
-fn age(time: &str, now: Timestamp) -> String {
-    match parse_time(time) {
-        Some(at) if !time.starts_with("0001-01-01T00:00:00") => since(at, now),
-        _ => "<unknown>".to_owned(),
-    }
 }
 
 /// The metadata-only form of an object, in `meta.k8s.io/<version>`.

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::super::{age, text};
+use super::super::cell::{Cell, age};
+use super::super::text;
 use super::seen::{NONE, Seen, UNKNOWN, join, join_owned};
 
-pub(super) fn small_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn small_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Cell> {
     Some(match (kind, column) {
         ("ConfigMap", "Data") => (seen.size("/data") + seen.size("/binaryData")).into(),
         ("Secret", "Data") => seen.size("/data").into(),
@@ -15,7 +16,7 @@ pub(super) fn small_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Val
     })
 }
 
-pub(super) fn service_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn service_cell(column: &str, seen: Seen<'_>) -> Option<Cell> {
     Some(match column {
         "Type" => seen.text("/spec/type").into(),
         "Cluster-IP" => seen
@@ -74,7 +75,7 @@ pub(super) fn ingress_addresses(seen: Seen<'_>) -> String {
     addresses.join(",")
 }
 
-pub(super) fn node_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn node_cell(column: &str, seen: Seen<'_>) -> Option<Cell> {
     let address = |kind: &str| {
         let found = seen
             .list("/status/addresses")
@@ -128,7 +129,7 @@ fn roles(seen: Seen<'_>) -> String {
     }
 }
 
-pub(super) fn event_cell(group: &str, column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn event_cell(group: &str, column: &str, seen: Seen<'_>) -> Option<Cell> {
     // The two event APIs name the same things differently.
     let new = group == "events.k8s.io";
     let pick = |core: &'static str, events: &'static str| if new { events } else { core };
@@ -139,9 +140,9 @@ pub(super) fn event_cell(group: &str, column: &str, seen: Seen<'_>) -> Option<Va
         "Last Seen" => {
             let last =
                 time("/series/lastObservedTime").or_else(|| time(pick("/lastTimestamp", "/deprecatedLastTimestamp")));
-            age(last.or(first).unwrap_or_default(), seen.now).into()
+            age(last.or(first).unwrap_or_default())
         }
-        "First Seen" => age(first.unwrap_or_default(), seen.now).into(),
+        "First Seen" => age(first.unwrap_or_default()),
         "Type" => seen.text("/type").into(),
         "Reason" => seen.text("/reason").into(),
         "Object" => {

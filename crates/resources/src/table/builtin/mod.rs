@@ -11,7 +11,6 @@ mod seen;
 mod volumes;
 mod workloads;
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use self::core::{event_cell, node_cell, service_cell, small_cell};
@@ -21,11 +20,11 @@ use self::pods::{PodState, pod_cell};
 use self::seen::Seen;
 use self::volumes::volume_cell;
 use self::workloads::{job_cell, workload_cell};
-use super::age;
+use super::cell::{Cell, age};
 
 /// The cells of an object of a built-in kind, one per column.
-pub(super) fn cells(group: &str, kind: &str, columns: &[String], object: &Value, now: Timestamp) -> Vec<Value> {
-    let seen = Seen { object, now };
+pub(super) fn cells(group: &str, kind: &str, columns: &[String], object: &Value) -> Vec<Cell> {
+    let seen = Seen { object };
     // The state of a pod is worked out once and shown in three columns.
     let pod = (kind == "Pod").then(|| PodState::of(seen));
     columns
@@ -34,7 +33,7 @@ pub(super) fn cells(group: &str, kind: &str, columns: &[String], object: &Value,
         .collect()
 }
 
-fn cell(group: &str, kind: &str, column: &str, seen: Seen<'_>, pod: Option<&PodState>) -> Value {
+fn cell(group: &str, kind: &str, column: &str, seen: Seen<'_>, pod: Option<&PodState>) -> Cell {
     let own = match kind {
         "Pod" => pod.and_then(|state| pod_cell(column, seen, state)),
         "Service" => service_cell(column, seen),
@@ -56,10 +55,10 @@ fn cell(group: &str, kind: &str, column: &str, seen: Seen<'_>, pod: Option<&PodS
 }
 
 /// Columns that mean the same in every kind.
-fn common_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
+fn common_cell(column: &str, seen: Seen<'_>) -> Option<Cell> {
     Some(match column {
         "Name" => seen.text("/metadata/name").into(),
-        "Age" => age(seen.text("/metadata/creationTimestamp"), seen.now).into(),
+        "Age" => age(seen.text("/metadata/creationTimestamp")),
         "Created At" => seen.text("/metadata/creationTimestamp").into(),
         "Containers" => seen.containers("name").into(),
         "Images" => seen.containers("image").into(),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::cell::Cell;
 use super::super::text;
 use super::core::ingress_addresses;
 use super::seen::{NONE, Seen, UNSET};
@@ -14,7 +15,7 @@ fn first_three(texts: &[String]) -> String {
     }
 }
 
-pub(super) fn network_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn network_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Cell> {
     Some(match (kind, column) {
         ("Ingress", "Class") => seen.text_or("/spec/ingressClassName", NONE).into(),
         ("Ingress", "Hosts") => {

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
+use super::super::cell::Cell;
 use super::super::{human_duration, text};
 use super::seen::{NONE, Seen, UNSET, join, join_owned};
 
-pub(super) fn binding_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn binding_cell(column: &str, seen: Seen<'_>) -> Option<Cell> {
     let subjects = |kind: &str| {
         let named = seen
             .list("/subjects")
@@ -26,7 +27,7 @@ pub(super) fn binding_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
     })
 }
 
-pub(super) fn other_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn other_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Cell> {
     Some(match (kind, column) {
         ("Lease", "Holder") => seen.text("/spec/holderIdentity").into(),
         ("PodDisruptionBudget", "Min Available") => seen
@@ -176,7 +177,7 @@ fn param_ref(seen: Seen<'_>) -> String {
     }
 }
 
-pub(super) fn driver_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn driver_cell(column: &str, seen: Seen<'_>) -> Option<Cell> {
     Some(match column {
         "AttachRequired" => seen.flag("/spec/attachRequired", true),
         "PodInfoOnMount" => seen.flag("/spec/podInfoOnMount", false),
@@ -213,12 +214,12 @@ fn claim_state(seen: Seen<'_>) -> String {
     states.join(",")
 }
 
-pub(super) fn level_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn level_cell(column: &str, seen: Seen<'_>) -> Option<Cell> {
     let number = |pointer: &str| {
         seen.object
             .pointer(pointer)
             .and_then(Value::as_i64)
-            .map_or_else(|| NONE.into(), Value::from)
+            .map_or_else(|| NONE.into(), Cell::from)
     };
     Some(match column {
         "Type" => seen.text("/spec/type").into(),

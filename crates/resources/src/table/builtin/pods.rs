@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::super::{since, text};
+use super::super::cell::Cell;
+use super::super::text;
 use super::seen::{NONE, Seen};
 use crate::fieldvalidation::parse_time;
 
@@ -142,12 +143,12 @@ fn end_reason(terminated: &Value) -> String {
     }
 }
 
-pub(super) fn pod_cell(column: &str, seen: Seen<'_>, state: &PodState) -> Option<Value> {
+pub(super) fn pod_cell(column: &str, seen: Seen<'_>, state: &PodState) -> Option<Cell> {
     Some(match column {
         "Ready" => format!("{}/{}", state.ready, state.total).into(),
         "Status" => state.reason.as_str().into(),
         "Restarts" => match state.last_restart.filter(|_| state.restarts != 0) {
-            Some(at) => format!("{} ({} ago)", state.restarts, since(at, seen.now)).into(),
+            Some(at) => Cell::since(at).between(format!("{} (", state.restarts), " ago)"),
             None => state.restarts.to_string().into(),
         },
         "IP" => seen.text_or("/status/podIPs/0/ip", NONE).into(),

@@ -1,8 +1,8 @@
 //! An object as cells look at it: values at paths, with what stands for their absence.
 
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::super::cell::Cell;
 use super::super::text;
 
 /// Shown for what is not there.
@@ -12,11 +12,10 @@ pub(super) const UNSET: &str = "<unset>";
 /// Shown for what is not known.
 pub(super) const UNKNOWN: &str = "<unknown>";
 
-/// An object and the time at which it is looked at.
+/// An object to look at.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'v> {
     pub(super) object: &'v Value,
-    pub(super) now: Timestamp,
 }
 
 impl<'v> Seen<'v> {
@@ -34,7 +33,7 @@ impl<'v> Seen<'v> {
         self.object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
     }
 
-    pub(super) fn flag(self, pointer: &str, default: bool) -> Value {
+    pub(super) fn flag(self, pointer: &str, default: bool) -> Cell {
         self.object
             .pointer(pointer)
             .and_then(Value::as_bool)

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::cell::Cell;
 use super::seen::{Seen, UNSET, join};
 
 fn access_modes(modes: &[Value]) -> String {
@@ -20,7 +21,7 @@ fn access_modes(modes: &[Value]) -> String {
     )
 }
 
-pub(super) fn volume_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn volume_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Cell> {
     let claim = kind == "PersistentVolumeClaim";
     let bound = !claim || !seen.text("/spec/volumeName").is_empty();
     let annotated = seen

@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
-use super::super::{age, since};
+use super::super::cell::{Cell, age};
+use super::super::human_duration;
 use super::seen::{NONE, Seen, UNSET};
 use crate::fieldvalidation::parse_time;
 
-pub(super) fn workload_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn workload_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<Cell> {
     let daemons = kind == "DaemonSet";
     Some(match column {
         "Ready" if matches!(kind, "Deployment" | "StatefulSet") => {
@@ -30,7 +31,7 @@ pub(super) fn workload_cell(kind: &str, column: &str, seen: Seen<'_>) -> Option<
     })
 }
 
-pub(super) fn job_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
+pub(super) fn job_cell(column: &str, seen: Seen<'_>) -> Option<Cell> {
     Some(match column {
         "Status" => {
             let known = [("Complete", "Complete"), ("Failed", "Failed")];
@@ -59,11 +60,10 @@ pub(super) fn job_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
             }
         }
         "Duration" => match parse_time(seen.text("/status/startTime")) {
-            Some(start) => since(
-                start,
-                parse_time(seen.text("/status/completionTime")).unwrap_or(seen.now),
-            )
-            .into(),
+            Some(start) => match parse_time(seen.text("/status/completionTime")) {
+                Some(end) => human_duration(end.as_second() - start.as_second()).into(),
+                None => Cell::since(start),
+            },
             None => "".into(),
         },
         "Schedule" => seen.text("/spec/schedule").into(),
@@ -76,7 +76,7 @@ pub(super) fn job_cell(column: &str, seen: Seen<'_>) -> Option<Value> {
         "Active" => seen.list("/status/active").len().into(),
         "Last Schedule" => match seen.text("/status/lastScheduleTime") {
             "" => NONE.into(),
-            time => age(time, seen.now).into(),
+            time => age(time),
         },
         "Selector" if seen.object.pointer("/spec/jobTemplate").is_some() => {
             seen.selector_or_none("/spec/jobTemplate/spec/selector").into()

@@ -31,9 +31,20 @@ fn tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
 }
 
 pub(super) fn bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
-    tag(out, number, 2);
-    varint(out, bytes.len() as u64);
+    field_head(out, number, bytes.len());
     out.extend_from_slice(bytes);
+}
+
+/// Writes what stands before `length` bytes that are a field.
+pub(super) fn field_head(out: &mut Vec<u8>, number: u32, length: usize) {
+    tag(out, number, 2);
+    varint(out, length as u64);
+}
+
+/// How many bytes a field of so many bytes takes, where its number is below 16.
+pub(super) fn field_length(length: usize) -> usize {
+    let bits = usize::BITS - (length | 1).leading_zeros();
+    1 + bits.div_ceil(7) as usize + length
 }
 
 /// Writes a field whose content is written by `content`; its length comes before it.

@@ -20,10 +20,12 @@
 
 mod decode;
 mod encode;
+mod pieces;
 
 use serde_json::Value;
 
 use self::decode::Reader;
+pub use self::pieces::{ListFrame, encode_metadata, envelope_head, item_prefix, write_envelope, write_watch_frame};
 use super::error::{Segment, WireError};
 use super::type_of;
 use crate::types::{Gvk, TypeRegistry};
