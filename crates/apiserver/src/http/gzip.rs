@@ -138,18 +138,33 @@ impl Compressor {
 /// A gzip document that is being put together. What is ready is taken from the front of the buffer.
 pub(crate) struct Document {
     check: Check,
+    /// Bytes as they are that are not written yet: one block for several pieces.
+    waiting: Vec<u8>,
 }
 
 impl Document {
     /// Begins a document.
     pub(crate) fn begin(out: &mut BytesMut) -> Self {
         out.extend_from_slice(&HEADER);
-        Self { check: Check::EMPTY }
+        Self {
+            check: Check::EMPTY,
+            waiting: Vec::new(),
+        }
     }
 
     /// Adds bytes as they are: for the few between segments.
     pub(crate) fn stored(&mut self, plain: &[u8], out: &mut BytesMut) {
-        for block in plain.chunks(MAX_STORED) {
+        self.waiting.extend_from_slice(plain);
+        if self.waiting.len() >= MAX_STORED {
+            self.flush(out);
+        }
+    }
+
+    fn flush(&mut self, out: &mut BytesMut) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        for block in self.waiting.chunks(MAX_STORED) {
             // Never above the maximum: the chunks are cut to it.
             let length = u16::try_from(block.len()).unwrap_or(u16::MAX);
             out.extend_from_slice(&[0]);
@@ -157,17 +172,20 @@ impl Document {
             out.extend_from_slice(&(!length).to_le_bytes());
             out.extend_from_slice(block);
         }
-        self.check = self.check.then(Check::of(plain));
+        self.check = self.check.then(Check::of(&self.waiting));
+        self.waiting.clear();
     }
 
     /// Adds a segment.
     pub(crate) fn segment(&mut self, segment: &Segment, out: &mut BytesMut) {
+        self.flush(out);
         out.extend_from_slice(&segment.deflate);
         self.check = self.check.then(segment.check);
     }
 
     /// Ends the document.
-    pub(crate) fn end(self, out: &mut BytesMut) {
+    pub(crate) fn end(mut self, out: &mut BytesMut) {
+        self.flush(out);
         out.extend_from_slice(&LAST_BLOCK);
         out.extend_from_slice(&self.check.crc.to_le_bytes());
         out.extend_from_slice(&self.check.length.to_le_bytes());

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use apiserver_registry::ApiError;
 use apiserver_resources::table::{self, IncludeObject};
+use apiserver_resources::types::Gvk;
+use apiserver_resources::wire::protobuf;
 
 use crate::http::body::{self, Body};
 use crate::http::negotiate::{self, Format, Offer, Representation, Shape};
 use crate::http::pretty;
 use crate::http::query::Query;
-use crate::kinds::model::Model;
+use crate::kinds::model::{Model, timestamp};
 
 /// From this size on a body is compressed for clients that take it (`apiserver-http/ENC-04`).
 pub(crate) const GZIP_FROM: usize = 128 * 1024;
@@ -172,6 +174,13 @@ pub(crate) fn object(
         }
         Shape::Metadata(version) => {
             let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
+            if representation.format == Format::Protobuf {
+                let message = protobuf::encode_metadata(&value).map_err(ApiError::internal)?;
+                let head = protobuf::envelope_head(Gvk::new("meta.k8s.io", version, "PartialObjectMetadata"));
+                let mut envelope = Vec::with_capacity(head.len() + message.len() + 16);
+                protobuf::write_envelope(&head, &message, &mut envelope);
+                return Ok(sized(code, Format::Protobuf, envelope.into(), asked.headers));
+            }
             to_bytes(&table::partial_object_metadata(&value, version))
         }
         Shape::MetadataList(_) => {
@@ -187,6 +196,12 @@ pub(crate) fn to_bytes(value: &Value) -> Bytes {
 }
 
 /// One row of a Table.
-pub(crate) fn row(object: &Value, model: &dyn Model, version: &str, include: IncludeObject, now: SystemTime) -> Value {
-    table::row(model.cells(object, now), object, include, version)
+fn row(object: &Value, model: &dyn Model, version: &str, include: IncludeObject, now: SystemTime) -> Value {
+    table::row(cells(object, model, now), object, include, version)
+}
+
+/// The cells of one row, as they are at a time.
+pub(crate) fn cells(object: &Value, model: &dyn Model, now: SystemTime) -> Vec<Value> {
+    let now = timestamp(now);
+    model.cells(object).iter().map(|cell| cell.at(now)).collect()
 }

@@ -1,7 +1,6 @@
 //! Built-in kinds, by data: one model serves them all.
 
 use std::fmt;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -11,20 +10,21 @@ use apiserver_resources::defaults::apply_defaults;
 use apiserver_resources::fieldvalidation::{DecodeError, decode_typed, decode_value};
 use apiserver_resources::gofmt;
 use apiserver_resources::merge::{self, PatchError};
-use apiserver_resources::table::TablePrinter;
+use apiserver_resources::table::{Cell, TablePrinter};
 use apiserver_resources::types::{Gvk, ResourceEntry, TypeRegistry};
 use apiserver_resources::wire::protobuf;
 use apiserver_storage_api::GroupVersionKind;
 
 use crate::http::negotiate::Offer;
 use crate::http::options::FieldValidation;
-use crate::kinds::model::{BodyFormat, Decoded, Model, Patched, judge, timestamp, unknown_field, yaml_to_json};
+use crate::kinds::model::{BodyFormat, Decoded, Model, Patched, judge, next_id, unknown_field, yaml_to_json};
 
 /// A built-in kind in one version.
 pub(crate) struct Builtin {
     gvk: GroupVersionKind,
     printer: TablePrinter,
     fields: Vec<String>,
+    id: u64,
 }
 
 impl Builtin {
@@ -35,6 +35,7 @@ impl Builtin {
             gvk,
             printer: TablePrinter::builtin(entry),
             fields,
+            id: next_id(),
         }
     }
 
@@ -44,6 +45,7 @@ impl Builtin {
             gvk: GroupVersionKind::new(group, version, kind),
             printer: TablePrinter::default(),
             fields: Vec::new(),
+            id: next_id(),
         }
     }
 
@@ -133,18 +135,26 @@ impl Model for Builtin {
         Ok(stored.clone())
     }
 
+    fn id(&self) -> u64 {
+        self.id
+    }
+
     fn protobuf(&self, object: &Value) -> Option<Vec<u8>> {
         let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
         protobuf::encode(Gvk::of(api_version, kind), object).ok()
     }
 
+    fn message(&self, object: &Value) -> Option<Vec<u8>> {
+        protobuf::encode_message(self.gvk(), object).ok()
+    }
+
     fn columns(&self) -> &[Value] {
         self.printer.columns()
     }
 
-    fn cells(&self, object: &Value, now: SystemTime) -> Vec<Value> {
-        self.printer.cells(object, timestamp(now))
+    fn cells(&self, object: &Value) -> Vec<Cell> {
+        self.printer.timeless_cells(object)
     }
 
     fn check_field(&self, label: &str) -> Result<(), ApiError> {

@@ -2,8 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -11,13 +9,13 @@ use serde_json::Value;
 use apiserver_registry::{ApiError, FieldError, FieldPath};
 use apiserver_resources::crd::{CustomKind, CustomVersion};
 use apiserver_resources::fieldvalidation::{DecodeError, decode_custom, decode_custom_value};
-use apiserver_resources::table::TablePrinter;
+use apiserver_resources::table::{Cell, TablePrinter};
 use apiserver_resources::types::{Gvk, TypeRegistry};
 
 use crate::http::negotiate::Offer;
 use crate::http::options::FieldValidation;
 use crate::kinds::model::{
-    BodyFormat, Decoded, Model, Patched, judge, timestamp, unknown_field, with_api_version, yaml_to_json,
+    BodyFormat, Decoded, Model, Patched, judge, next_id, unknown_field, with_api_version, yaml_to_json,
 };
 
 /// A custom kind in one served version.
@@ -27,6 +25,7 @@ pub(crate) struct Custom {
     api_version: String,
     /// What tells the objects in this version from others, unless they are stored in this very version.
     form: Option<u64>,
+    id: u64,
     printer: TablePrinter,
 }
 
@@ -34,8 +33,8 @@ impl Custom {
     /// The kind in this version.
     pub(crate) fn new(kind: Arc<CustomKind>, version: CustomVersion) -> Self {
         let api_version = format!("{}/{}", kind.group, version.name);
-        static FORMS: AtomicU64 = AtomicU64::new(1);
-        let form = (!version.storage).then(|| FORMS.fetch_add(1, Ordering::Relaxed));
+        let id = next_id();
+        let form = (!version.storage).then_some(id);
         // A column whose path is not understood leaves the name alone, as upstream does.
         let printer = TablePrinter::custom(&version).unwrap_or_default();
         Self {
@@ -43,6 +42,7 @@ impl Custom {
             version,
             api_version,
             form,
+            id,
             printer,
         }
     }
@@ -137,7 +137,15 @@ impl Model for Custom {
         self.form
     }
 
+    fn id(&self) -> u64 {
+        self.id
+    }
+
     fn protobuf(&self, _: &Value) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn message(&self, _: &Value) -> Option<Vec<u8>> {
         None
     }
 
@@ -145,8 +153,8 @@ impl Model for Custom {
         self.printer.columns()
     }
 
-    fn cells(&self, object: &Value, now: SystemTime) -> Vec<Value> {
-        self.printer.cells(object, timestamp(now))
+    fn cells(&self, object: &Value) -> Vec<Cell> {
+        self.printer.timeless_cells(object)
     }
 
     fn custom_kind(&self) -> Option<&CustomKind> {

@@ -1,6 +1,7 @@
 //! What the HTTP front must know of a kind beside its store: how bodies are read and how objects are shown.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use apiserver_registry::{ApiError, FieldError, FieldPath};
 use apiserver_resources::crd::CustomKind;
 use apiserver_resources::fieldvalidation::strict_text;
 use apiserver_resources::gofmt;
+use apiserver_resources::table::Cell;
 
 use crate::http::negotiate::Offer;
 use crate::http::options::FieldValidation;
@@ -64,14 +66,21 @@ pub(crate) trait Model: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// A number for this model, its own in this process: for what depends on more than the served object, such as columns.
+    fn id(&self) -> u64;
+
     /// The protobuf envelope of a served object; `None` where the kind has none.
     fn protobuf(&self, object: &Value) -> Option<Vec<u8>>;
+
+    /// The protobuf message of a served object of this very kind, as envelopes and lists hold it; `None` where the kind has
+    /// none.
+    fn message(&self, object: &Value) -> Option<Vec<u8>>;
 
     /// `columnDefinitions` of a Table.
     fn columns(&self) -> &[Value];
 
     /// The cells of one row.
-    fn cells(&self, object: &Value, now: SystemTime) -> Vec<Value>;
+    fn cells(&self, object: &Value) -> Vec<Cell>;
 
     /// The definition behind a custom kind.
     fn custom_kind(&self) -> Option<&CustomKind> {
@@ -80,6 +89,12 @@ pub(crate) trait Model: fmt::Debug + Send + Sync + 'static {
 
     /// Refuses a field that objects cannot be selected by.
     fn check_field(&self, label: &str) -> Result<(), ApiError>;
+}
+
+/// A number that no other model of this process has.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Turns what was found in a body into warnings, or refuses it under `Strict`.

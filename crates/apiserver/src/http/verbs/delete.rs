@@ -9,7 +9,6 @@ use apiserver_registry::{ApiError, DeleteBody, DeleteOptions};
 use apiserver_storage_api::ListEnd;
 
 use crate::http::body::{self, Body};
-use crate::http::negotiate::Representation;
 use crate::http::options::{self, ListParameters};
 use crate::http::respond;
 use crate::http::verbs::write::body_format;
@@ -58,7 +57,7 @@ pub(crate) async fn delete_collection(call: &Call, body: Incoming) -> Result<Res
         next: deleted.next,
         remaining: deleted.remaining,
     };
-    let list = list::whole(call, deleted.revision, &deleted.entries, &end, Representation::JSON)?;
+    let list = list::whole(call, deleted.revision, &deleted.entries, &end)?;
     Ok(respond::document(StatusCode::OK, &list, representation, &call.headers))
 }
 

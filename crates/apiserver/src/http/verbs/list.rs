@@ -1,4 +1,4 @@
-//! List: the records' bytes, joined and streamed; nothing is decoded for a JSON client.
+//! List: what records are shown as, joined and streamed; nothing is decoded that was decoded for somebody before.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -9,14 +9,17 @@ use futures::{Stream, StreamExt as _};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use apiserver_registry::{ApiError, from_list_error};
-use apiserver_resources::table;
+use apiserver_registry::{ApiError, from_list_error, unreadable_entries};
+use apiserver_resources::table::{self, IncludeObject};
+use apiserver_resources::types::Gvk;
+use apiserver_resources::wire::protobuf::{ListFrame, item_prefix};
 use apiserver_storage_api::codec::json::write_string;
-use apiserver_storage_api::{BoxError, Entry, ListEnd, Page, Revision, StorageError};
+use apiserver_storage_api::{BoxError, Entry, ListEnd, OnUnreadable, Page, Revision, StorageError};
 
 use crate::http::body::{self, Body};
-use crate::http::list_writer::{ListWriter, served};
-use crate::http::negotiate::{Format, Representation, Shape, accepts_gzip};
+use crate::http::list_writer::derived::{Derived, Shown, View, no_protobuf};
+use crate::http::list_writer::{Frame, ListWriter, MADE_AT_ONCE};
+use crate::http::negotiate::{Format, Shape, accepts_gzip};
 use crate::http::options::ListParameters;
 use crate::http::pretty::Indenter;
 use crate::http::respond;
@@ -24,6 +27,15 @@ use crate::http::verbs::Call;
 
 /// Bytes that are gathered before they go out.
 const CHUNK: usize = 128 * 1024;
+/// So many bytes of a list are read before its answer begins: a list that is not longer is refused by a Status where
+/// something of it cannot be read, and only a longer one may break off.
+const READ_AHEAD: usize = 4 * 1024 * 1024;
+/// Bytes of messages that are kept from when they were measured until they are sent; others are looked up again.
+const KEPT: usize = 8 * 1024 * 1024;
+/// The most unreadable objects that are named, and one more to say that there are more.
+const NAMED: usize = 101;
+
+type Pages = BoxStream<'static, Result<Page, StorageError>>;
 
 pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
     let representation = call.negotiate(false)?;
@@ -34,111 +46,153 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
         )));
     }
     let parameters = ListParameters::parse(&call.query, false, None, &|field| call.model.check_field(field))?;
-    let options = parameters.list_options()?;
+    let include = match representation.shape {
+        Shape::Table(_) => respond::include_object(&call.query)?,
+        _ => IncludeObject::Metadata,
+    };
+    let mut options = parameters.list_options()?;
+    options.unreadable = OnUnreadable::Include;
     let paged = options.limit.is_some();
     let list = call.resource.list(&call.context, options).await?;
     let revision = list.revision();
     let mut pages = list.into_pages();
-    // The first page is awaited before the head goes out, so that its failure is a proper answer.
-    let first = match pages.next().await {
-        Some(page) => page.map_err(|error| list_error(&call, error))?,
-        None => Page {
-            end: Some(ListEnd::default()),
-            ..Page::default()
-        },
+    // The metadata of a page, the length of a message and YAML are known when everything is.
+    let json = representation.format == Format::Json;
+    let enough = if json && !paged { READ_AHEAD } else { usize::MAX };
+    let read = Read::begin(&call, &mut pages, enough).await?;
+    let view = View::of(representation, include);
+    let derived = Derived {
+        model: Arc::clone(&call.model),
+        forms: Arc::clone(&call.forms),
+        view,
     };
-    if representation.shape == Shape::Plain && representation.format == Format::Json && !paged {
-        return Ok(stream(call, revision, first, pages, representation.pretty));
+    if view.is_protobuf() {
+        return in_protobuf(&call, derived, representation.shape, revision, read).await;
     }
-    let (entries, end) = gather(&call, first, pages).await?;
-    if representation == Representation::JSON {
-        return joined(&call, revision, &entries, &end);
-    }
-    let json = whole(&call, revision, &entries, &end, representation)?;
-    if representation.format == Format::Protobuf {
-        let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
-        let bytes = call
-            .model
-            .protobuf(&value)
-            .ok_or_else(|| ApiError::not_acceptable("object does not implement the protobuf marshalling interface"))?;
-        return Ok(respond::sized(
+    let metadata = metadata(revision, read.end.as_ref().unwrap_or(&ListEnd::default()));
+    let frame = frame(&call, view, &metadata);
+    let now = call.context.clock().now();
+    if !json {
+        // A document of a person's size.
+        let mut writer = ListWriter::new(derived, frame, now, false);
+        for entry in &read.entries {
+            writer.item(entry).map_err(ApiError::internal)?;
+        }
+        let document = writer.end();
+        return Ok(respond::document(
             StatusCode::OK,
-            Format::Protobuf,
-            bytes.into(),
+            &document,
+            representation,
             &call.headers,
         ));
     }
-    Ok(respond::document(StatusCode::OK, &json, representation, &call.headers))
+    let gzip = accepts_gzip(&call.headers) && read.exceeds(respond::GZIP_FROM, &derived)?;
+    // Indentation is made anew for each answer, so there are no segments of it.
+    let writer = ListWriter::new(derived, frame, now, gzip && !representation.pretty);
+    let parts = chunks(
+        writer,
+        read.entries.into_iter().map(Item::Entry),
+        pages,
+        read.end.is_some(),
+    );
+    let body = match (representation.pretty, gzip) {
+        (false, _) => body::stream(parts),
+        (true, false) => body::stream(indented(parts)),
+        (true, true) => body::stream(compress(indented(parts))),
+    };
+    Ok(answer(Format::Json, body, gzip))
 }
 
 fn list_error(call: &Call, error: StorageError) -> ApiError {
     from_list_error(error, call.resource.info())
 }
 
-async fn gather(
-    call: &Call,
-    first: Page,
-    mut pages: BoxStream<'static, Result<Page, StorageError>>,
-) -> Result<(Vec<Entry>, ListEnd), ApiError> {
-    let Page { mut entries, mut end } = first;
-    while end.is_none() {
-        let Some(page) = pages.next().await else { break };
-        let page = page.map_err(|error| list_error(call, error))?;
-        entries.extend(page.entries);
-        end = page.end;
-    }
-    Ok((entries, end.unwrap_or_default()))
+/// What was read of a list before its answer begins. Everything of it can be read.
+struct Read {
+    entries: Vec<Entry>,
+    /// Bytes of the entries.
+    size: usize,
+    /// How the list ends, where its end was reached.
+    end: Option<ListEnd>,
 }
 
-/// A list in one document.
-pub(super) fn whole(
-    call: &Call,
-    revision: Revision,
-    entries: &[Entry],
-    end: &ListEnd,
-    representation: Representation,
-) -> Result<Bytes, ApiError> {
-    let metadata = metadata(revision, end);
-    let json_of = |entry: &Entry| {
-        entry.record().map_err(|error| list_error(call, error))?;
-        served(&*call.model, &call.forms, entry).map_err(ApiError::internal)
-    };
-    let value_of = |entry: &Entry| -> Result<Value, ApiError> {
-        serde_json::from_slice(&json_of(entry)?).map_err(ApiError::internal)
-    };
-    match representation.shape {
-        Shape::Table(version) => {
-            let include = respond::include_object(&call.query)?;
-            let now = call.context.clock().now();
-            let rows = entries
-                .iter()
-                .map(|entry| Ok(respond::row(&value_of(entry)?, &*call.model, version, include, now)))
-                .collect::<Result<Vec<_>, ApiError>>()?;
-            Ok(respond::to_bytes(&table::table(
-                version,
-                metadata,
-                Some(call.model.columns()),
-                rows,
-            )))
-        }
-        Shape::MetadataList(version) | Shape::Metadata(version) => {
-            let items = entries.iter().map(value_of).collect::<Result<Vec<_>, ApiError>>()?;
-            Ok(respond::to_bytes(&table::partial_object_metadata_list(
-                metadata, &items, version,
-            )))
-        }
-        Shape::Plain => {
-            let mut out = head(call, &metadata);
-            for (at, entry) in entries.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
+impl Read {
+    /// Reads pages until there is enough.
+    async fn begin(call: &Call, pages: &mut Pages, enough: usize) -> Result<Self, ApiError> {
+        let mut read = Self {
+            entries: Vec::new(),
+            size: 0,
+            end: None,
+        };
+        while read.size < enough {
+            let Some(page) = pages.next().await else {
+                read.end = Some(ListEnd::default());
+                break;
+            };
+            let mut page = page.map_err(|error| list_error(call, error))?;
+            for entry in &page.entries {
+                match entry.json() {
+                    Ok(json) => read.size += json.len(),
+                    Err(_) => {
+                        drop(read);
+                        return Err(unreadable(call, page, pages).await);
+                    }
                 }
-                out.extend_from_slice(&json_of(entry)?);
             }
-            out.extend_from_slice(b"]}");
-            Ok(out.into())
+            if read.entries.is_empty() {
+                read.entries = page.entries;
+            } else {
+                read.entries.append(&mut page.entries);
+            }
+            read.end = page.end;
+            if read.end.is_some() {
+                break;
+            }
         }
+        Ok(read)
     }
+
+    /// Whether the answer is longer than this. Of what is not only the records' bytes no more is made than tells.
+    fn exceeds(&self, limit: usize, derived: &Derived) -> Result<bool, ApiError> {
+        if self.end.is_none() || derived.view == View::Json {
+            return Ok(self.end.is_none() || self.size > limit);
+        }
+        let mut size = 0;
+        for entry in &self.entries {
+            size += derived.show(entry, &mut 0)?.len();
+            if size > limit {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The answer of a list with objects that cannot be read: names them, up to a number. Of the others nothing is kept.
+async fn unreadable(call: &Call, first: Page, pages: &mut Pages) -> ApiError {
+    let mut named: Vec<Entry> = Vec::new();
+    let mut page = first;
+    loop {
+        let unreadable = page
+            .entries
+            .into_iter()
+            .filter(|entry| entry.unreadable_reason().is_some());
+        named.extend(unreadable.take(NAMED - named.len()));
+        if page.end.is_some() || named.len() == NAMED {
+            break;
+        }
+        page = match pages.next().await {
+            Some(Ok(page)) => page,
+            // What is known is worth more than what went wrong while looking for more.
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a list with unreadable objects could not be read to its end");
+                break;
+            }
+            None => break,
+        };
+    }
+    unreadable_entries(&named, call.resource.info())
+        .unwrap_or_else(|| ApiError::internal("objects of the list cannot be read"))
 }
 
 fn metadata(revision: Revision, end: &ListEnd) -> Value {
@@ -150,6 +204,37 @@ fn metadata(revision: Revision, end: &ListEnd) -> Value {
         }
     }
     metadata
+}
+
+/// What stands around the items in JSON.
+fn frame(call: &Call, view: View, metadata: &Value) -> Frame {
+    let (empty, items) = match view {
+        View::Row(version, _) => {
+            let columns = Some(call.model.columns());
+            let empty = table::table(version, metadata.clone(), columns, Vec::new());
+            (respond::to_bytes(&empty), "\"rows\":[")
+        }
+        View::Metadata(version) => {
+            let empty = table::partial_object_metadata_list(metadata.clone(), [], version);
+            (respond::to_bytes(&empty), "\"items\":[")
+        }
+        View::Json | View::Protobuf | View::MetadataProtobuf => {
+            return Frame {
+                head: head(call, metadata),
+                tail: b"]}\n".to_vec(),
+            };
+        }
+    };
+    // Behind the columns, whose texts come from definitions, there is nothing that could look like the items.
+    let at = empty
+        .windows(items.len())
+        .rposition(|window| window == items.as_bytes())
+        .map_or(empty.len(), |at| at + items.len());
+    let (head, tail) = empty.split_at(at);
+    Frame {
+        head: head.to_vec(),
+        tail: [tail, b"\n"].concat(),
+    }
 }
 
 /// A plain list up to its first item.
@@ -165,82 +250,121 @@ fn head(call: &Call, metadata: &Value) -> Vec<u8> {
     out
 }
 
-/// A plain list in compact JSON that is there as a whole.
-fn joined(call: &Call, revision: Revision, entries: &[Entry], end: &ListEnd) -> Result<Response<Body>, ApiError> {
-    let gzip = accepts_gzip(&call.headers) && size(entries) > respond::GZIP_FROM;
-    let head = head(call, &metadata(revision, end));
-    let mut writer = ListWriter::new(Arc::clone(&call.model), Arc::clone(&call.forms), &head, gzip);
-    let mut chunks = Vec::new();
-    for entry in entries {
-        // An unreadable entry is an answer of its own, as long as nothing was sent.
-        entry.record().map_err(|error| list_error(call, error))?;
-        writer.item(entry).map_err(ApiError::internal)?;
-        if writer.is_full() {
-            chunks.push(Ok(writer.chunk()));
+/// A plain list in one document.
+pub(super) fn whole(call: &Call, revision: Revision, entries: &[Entry], end: &ListEnd) -> Result<Bytes, ApiError> {
+    let derived = Derived {
+        model: Arc::clone(&call.model),
+        forms: Arc::clone(&call.forms),
+        view: View::Json,
+    };
+    let mut out = head(call, &metadata(revision, end));
+    for (at, entry) in entries.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
         }
+        entry.record().map_err(|error| list_error(call, error))?;
+        out.extend_from_slice(&derived.json(entry)?);
     }
-    chunks.push(Ok(writer.end()));
-    Ok(answer(body::stream(futures::stream::iter(chunks)), gzip))
+    out.extend_from_slice(b"]}");
+    Ok(out.into())
 }
 
-fn answer(body: Body, gzip: bool) -> Response<Body> {
-    let mut response = respond::plain(StatusCode::OK, Format::Json.media_type(), body);
+/// A list as one message. Its length stands at its beginning, so all items are measured before the first one goes out.
+async fn in_protobuf(
+    call: &Call,
+    derived: Derived,
+    shape: Shape,
+    revision: Revision,
+    read: Read,
+) -> Result<Response<Body>, ApiError> {
+    let end = read.end.unwrap_or_default();
+    let mut items = Vec::with_capacity(read.entries.len());
+    let (mut length, mut kept, mut made) = (0, 0, 0);
+    for entry in read.entries {
+        let shown = derived.show(&entry, &mut made)?;
+        length += item_prefix(shown.len()).len() + shown.len();
+        items.push(if kept + shown.len() <= KEPT {
+            kept += shown.len();
+            Item::Measured(entry, shown.len(), Some(shown))
+        } else {
+            Item::Measured(entry, shown.len(), None)
+        });
+        if made >= MADE_AT_ONCE {
+            made = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+    let gvk = match shape {
+        Shape::MetadataList(version) | Shape::Metadata(version) | Shape::Table(version) => {
+            Gvk::new("meta.k8s.io", version, "PartialObjectMetadataList")
+        }
+        Shape::Plain => Gvk::of(&call.api_version, &call.list_kind),
+    };
+    let frame = ListFrame::new(gvk, &metadata(revision, &end), length).map_err(|_| no_protobuf())?;
+    let gzip = accepts_gzip(&call.headers) && length + frame.head.len() > respond::GZIP_FROM;
+    let frame = Frame {
+        head: frame.head,
+        tail: frame.tail,
+    };
+    let writer = ListWriter::new(derived, frame, call.context.clock().now(), gzip);
+    let nothing_more = futures::stream::empty().boxed();
+    let body = body::stream(chunks(writer, items.into_iter(), nothing_more, true));
+    Ok(answer(Format::Protobuf, body, gzip))
+}
+
+fn answer(format: Format, body: Body, gzip: bool) -> Response<Body> {
+    let mut response = respond::plain(StatusCode::OK, format.media_type(), body);
     if gzip {
         respond::gzip_headers(response.headers_mut());
     }
     response
 }
 
-/// Bytes of the entries that can be read.
-fn size(entries: &[Entry]) -> usize {
-    let json = entries.iter().filter_map(|entry| entry.json().ok());
-    json.map(Bytes::len).sum()
+/// An item to be written.
+enum Item {
+    Entry(Entry),
+    /// Its length is promised already; what is shown of it may be at hand.
+    Measured(Entry, usize, Option<Shown>),
 }
 
-/// An unlimited plain list: pages go out as they come. It has no continue token, so its metadata is known first.
-fn stream(
-    call: Call,
-    revision: Revision,
-    first: Page,
-    pages: BoxStream<'static, Result<Page, StorageError>>,
-    pretty: bool,
-) -> Response<Body> {
-    let head = head(&call, &metadata(revision, &ListEnd::default()));
-    let gzip = accepts_gzip(&call.headers) && (first.end.is_none() || size(&first.entries) > respond::GZIP_FROM);
-    // Indentation is made anew for each answer, so there are no segments of it.
-    let writer = ListWriter::new(call.model, call.forms, &head, gzip && !pretty);
-    let parts = chunks(writer, first, pages);
-    let body = match (pretty, gzip) {
-        (false, _) => body::stream(parts),
-        (true, false) => body::stream(indented(parts)),
-        (true, true) => body::stream(compress(indented(parts))),
-    };
-    answer(body, gzip)
+impl Item {
+    fn write(self, writer: &mut ListWriter) -> Result<(), BoxError> {
+        let (entry, length, shown) = match self {
+            Self::Entry(entry) => return writer.item(&entry),
+            Self::Measured(entry, length, shown) => (entry, length, shown),
+        };
+        writer.measured(&entry, length, shown)
+    }
 }
 
 /// The bytes of a list in pieces.
 fn chunks(
     writer: ListWriter,
-    first: Page,
-    pages: BoxStream<'static, Result<Page, StorageError>>,
+    first: impl Iterator<Item = Item> + Send + 'static,
+    pages: Pages,
+    complete: bool,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    struct State {
+    struct State<I> {
         writer: ListWriter,
-        pages: BoxStream<'static, Result<Page, StorageError>>,
+        first: I,
+        pages: Pages,
         entries: std::vec::IntoIter<Entry>,
         last_page: bool,
     }
     let state = State {
         writer,
+        first,
         pages,
-        last_page: first.end.is_some(),
-        entries: first.entries.into_iter(),
+        entries: Vec::new().into_iter(),
+        last_page: complete,
     };
     futures::stream::try_unfold(Some(state), |state| async move {
         let Some(mut state) = state else { return Ok(None) };
         loop {
-            for entry in state.entries.by_ref() {
-                state.writer.item(&entry)?;
+            for item in state.first.by_ref().chain(state.entries.by_ref().map(Item::Entry)) {
+                // The answer has begun: all that is left is to break it off. The log names the object.
+                item.write(&mut state.writer)
+                    .inspect_err(|error| tracing::error!(%error, "a list breaks off"))?;
                 if state.writer.is_full() {
                     return Ok(Some((state.writer.chunk(), Some(state))));
                 }
