@@ -1,6 +1,6 @@
 //! What a storage is opened with, and what is wrong with it: everything at once, by field.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use apiserver_storage_api::MediaType;
 use apiserver_storage_api::time::{Clock, OsRng, Rng, SystemClock};
+
+use crate::caches::CachesConfig;
 
 /// One configuration for all resources of a process. Names and rules are those of Kubernetes' `--etcd-*` and
 /// `--storage-*` flags.
@@ -24,10 +26,10 @@ pub struct Config {
     pub prefix: String,
     /// How new objects are stored: `application/json` or `application/cbor`.
     pub media_type: String,
-    /// Serve reads and watches from memory.
+    /// Serve reads and watches from memory, as `caches` says for each resource. Off: none is.
     pub watch_cache: bool,
-    /// Resources (`pods`, `deployments.apps`) for which `watch_cache` is the other way round.
-    pub watch_cache_exceptions: BTreeSet<String>,
+    /// How much the caches keep, and which resources have none.
+    pub caches: CachesConfig,
     /// An `EncryptionConfiguration` file.
     pub encryption_config: Option<PathBuf>,
     /// Per resource: how new objects are stored, where that differs.
@@ -120,7 +122,7 @@ impl Default for Config {
             prefix: "/registry".into(),
             media_type: "application/json".into(),
             watch_cache: true,
-            watch_cache_exceptions: BTreeSet::new(),
+            caches: CachesConfig::default(),
             encryption_config: None,
             media_type_overrides: BTreeMap::new(),
             count_metric_poll_period: Duration::from_secs(60),
@@ -185,8 +187,8 @@ impl Config {
         with_media_type: media_type: String,
         /// Sets whether reads and watches are served from memory.
         with_watch_cache: watch_cache: bool,
-        /// Sets for which resources it is the other way round.
-        with_watch_cache_exceptions: watch_cache_exceptions: BTreeSet<String>,
+        /// Sets how much the caches keep, and which resources have none.
+        with_caches: caches: CachesConfig,
         /// Sets the encryption configuration.
         with_encryption_config: encryption_config: Option<PathBuf>,
         /// Sets the pause between counts of objects.
@@ -205,6 +207,7 @@ impl Config {
         for (resource, text) in &self.media_type_overrides {
             media_type_override(resource, text, &mut faults);
         }
+        self.caches.check(&mut faults);
         let prefix = self.prefix.trim_end_matches('/');
         let prefix = if prefix.starts_with('/') {
             prefix.to_owned()

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 
 use apiserver_storage_api::{MediaType, ResourceInfo, Storage, chain};
@@ -14,9 +16,6 @@ use apiserver_storage_transform::{ConfigOptions, Transformers};
 
 use crate::config::{self, BackendKind, Checked, Config, Fault};
 use crate::counts::Counts;
-
-/// Superseded bytes that all caches of a process may keep together.
-const HISTORY_BYTES: usize = 512 * 1024 * 1024;
 
 /// Why a storage cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +50,7 @@ struct Inner {
     transformers: Transformers,
     history: HistoryBudget,
     open: Arc<Open>,
+    caches: Mutex<Vec<Weak<Cacher>>>,
     counts: Counts,
 }
 
@@ -91,10 +91,11 @@ impl Factory {
         let inner = Inner {
             backend,
             checked,
-            config,
             transformers,
-            history: HistoryBudget::new(HISTORY_BYTES),
+            history: HistoryBudget::new(config.caches.total_history_bytes),
+            config,
             open,
+            caches: Mutex::default(),
             counts,
         };
         Ok(Self(Arc::new(inner)))
@@ -118,20 +119,30 @@ impl Factory {
     }
 
     fn make(&self, info: &ResourceInfo) -> Arc<dyn Storage> {
-        let direct = match &self.0.backend {
-            Backend::Embedded(kv) => self.direct(kv, info),
-            #[cfg(feature = "etcd3")]
-            Backend::Etcd3(kv) => self.direct(kv, info),
+        let config = &self.0.config;
+        let rule = config.watch_cache.then(|| config.caches.of(info)).flatten();
+        let Some(rule) = rule else {
+            return self.direct(info);
         };
-        if !self.is_cached(info) {
-            return direct;
-        }
-        let config = CacherConfig::new(Arc::clone(&self.0.config.clock), Arc::clone(&self.0.config.rng))
+        let told = CacherConfig::new(Arc::clone(&config.clock), Arc::clone(&config.rng))
             .with_history_budget(self.0.history.clone());
-        Arc::new(Cacher::new(direct, config))
+        let cache = Arc::new(Cacher::new(self.direct(&rule.indexed(info)), rule.apply(told)));
+        let mut caches = self.0.caches.lock();
+        caches.retain(|cache| cache.strong_count() > 0);
+        caches.push(Arc::downgrade(&cache));
+        cache
     }
 
-    fn direct<K: Kv>(&self, kv: &Arc<K>, info: &ResourceInfo) -> Arc<dyn Storage> {
+    /// A store without a cache.
+    fn direct(&self, info: &ResourceInfo) -> Arc<dyn Storage> {
+        match &self.0.backend {
+            Backend::Embedded(kv) => self.store_on(kv, info),
+            #[cfg(feature = "etcd3")]
+            Backend::Etcd3(kv) => self.store_on(kv, info),
+        }
+    }
+
+    fn store_on<K: Kv>(&self, kv: &Arc<K>, info: &ResourceInfo) -> Arc<dyn Storage> {
         let Inner {
             checked,
             config,
@@ -152,14 +163,6 @@ impl Factory {
             Some(text) => config::media_type_override(info.resource(), text, &mut Vec::new()),
             None => self.0.checked.media_type,
         }
-    }
-
-    fn is_cached(&self, info: &ResourceInfo) -> bool {
-        // Events come and go faster than anybody lists them; upstream does not cache them either.
-        if matches!((info.group(), info.resource()), ("" | "events.k8s.io", "events")) {
-            return false;
-        }
-        self.0.config.watch_cache != self.0.config.watch_cache_exceptions.contains(&info.group_resource())
     }
 
     /// Whether the backend can be reached: the last known state, without waiting.
@@ -189,14 +192,37 @@ impl Factory {
         now.map(drop).map_err(Into::into)
     }
 
-    /// Finishes what is under way and closes the backend. Stores that are still held fail from then on.
+    /// Ends the watches that caches serve: each is told what its cache has for it, and where that is if it asked for
+    /// progress, and ends without an error, so that its client goes on elsewhere where it was. Returns when all of them
+    /// have been read to their end and dropped, after `grace` at the latest.
+    ///
+    /// Reads and writes go on working: what the caches served is read from the backend from now on.
+    pub async fn end_watches(&self, grace: Duration) {
+        join_all(self.caches().iter().map(|cache| cache.shut_down(grace))).await;
+    }
+
+    /// Ends the watches ([`end_watches`](Self::end_watches)), then closes everything ([`close`](Self::close)).
+    pub async fn shut_down(&self, grace: Duration) {
+        self.end_watches(grace).await;
+        self.close().await;
+    }
+
+    /// Ends in order, whatever it is for: the counting, the caches, and, once what is under way is finished, the
+    /// backend. Stores that are still held fail from then on. Waits for no answer of an etcd. Again: nothing more
+    /// happens.
     pub async fn close(&self) {
         self.0.counts.end().await;
+        join_all(self.caches().iter().map(|cache| cache.close())).await;
         match &self.0.backend {
             Backend::Embedded(kv) => kv.close().await,
             #[cfg(feature = "etcd3")]
             Backend::Etcd3(kv) => kv.close().await,
         }
+    }
+
+    /// The caches that somebody uses.
+    fn caches(&self) -> Vec<Arc<Cacher>> {
+        self.0.caches.lock().iter().filter_map(Weak::upgrade).collect()
     }
 }
 

@@ -26,12 +26,17 @@
 //! Upstream: kubernetes/apiserver pkg/storage/storagebackend (config.go, factory/factory.go).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod caches;
 mod config;
 mod counts;
 mod factory;
 
+pub use self::caches::{CacheRule, CachesConfig, watch_cache_indexes, watch_cache_size};
 pub use self::config::{Config, EtcdConfig, Fault};
 pub use self::factory::{Factory, OpenError};
+
+/// What a request has spent in the stores of a factory.
+pub use apiserver_storage_kv::RequestLatency;
 
 /// The buckets of `etcd_lease_object_counts`, for whoever installs a recorder.
 #[cfg(feature = "etcd3")]

@@ -1,17 +1,18 @@
 //! The factory over the embedded backends: what it opens, shares, encrypts and caches.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use apiserver_storage_api::time::ManualClock;
 use apiserver_storage_api::{
-    CreateOptions, Encoded, GetOptions, ReadAt, ResourceInfo, ResourceScope, Storage, StorageError,
+    CreateOptions, Encoded, GetOptions, Index, LabelSelector, ListAt, ListOptions, ReadAt, ResourceInfo, ResourceScope,
+    Scope, SelectionPredicate, Storage, StorageError, WatchItem, WatchOptions, WatchStart,
 };
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use apiserver_storage_kv::Kv as _;
-use apiserver_storagebackend::{Config, Factory, OpenError};
+use apiserver_storagebackend::{CacheRule, CachesConfig, Config, Factory, OpenError};
+use futures::StreamExt as _;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 
@@ -108,22 +109,37 @@ async fn resources_are_encrypted_as_the_configuration_says() {
     factory.close().await;
 }
 
+// covers: storagebackend/B-DEC-07, storagebackend/B-DEC-09, storagebackend/B-GRO-04
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cache_is_on_or_off_per_resource() {
-    let exceptions = BTreeSet::from(["configmaps".to_owned()]);
-    let factory = Factory::open(Config::memory().with_watch_cache_exceptions(exceptions))
-        .await
-        .unwrap();
+    let mut caches = CachesConfig::default();
+    *caches.rule("configmaps") = CacheRule::off();
+    let config = Config::memory().with_caches(caches);
+    let factory = Factory::open(config.clone()).await.unwrap();
     // A cache is not ready until its first list has come; a direct store is ready at once.
-    assert!(
-        factory
-            .storage_for(&kind("", "configmaps", "ConfigMap"))
-            .ready()
-            .is_ok()
-    );
-    assert!(factory.storage_for(&kind("", "events", "Event")).ready().is_ok());
-    assert!(factory.storage_for(&kind("", "pods", "Pod")).ready().is_err());
+    let ready = |factory: &Factory, resource| factory.storage_for(&kind("", resource, "Kind")).ready().is_ok();
+    assert!(ready(&factory, "configmaps"));
+    assert!(ready(&factory, "events"));
+    assert!(!ready(&factory, "pods"));
     factory.close().await;
+    let factory = Factory::open(config.with_watch_cache(false)).await.unwrap();
+    assert!(ready(&factory, "configmaps") && ready(&factory, "pods"));
+    factory.close().await;
+}
+
+// covers: storagebackend/B-FLG-10, storagebackend/B-NEW-05
+#[tokio::test]
+async fn faults_of_caches_are_told_with_all_others() {
+    let mut caches = CachesConfig::default();
+    caches.rule("pods").history_bytes = Some(0);
+    let config = Config::memory().with_media_type("x".into()).with_caches(caches);
+    match Factory::open(config).await {
+        Err(OpenError::Config(faults)) => {
+            let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+            assert_eq!(fields, ["storage-media-type", "watch-cache-history[pods]"]);
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,6 +233,105 @@ fn standing() -> (ManualClock, Config) {
         .with_clock(Arc::new(clock.clone()))
         .with_watch_cache(false);
     (clock, config)
+}
+
+// covers: storagebackend/B-FLG-10, storagebackend/B-DEC-03
+#[test]
+fn each_cache_keeps_what_is_said_of_its_resource() {
+    recorded(async |handle| {
+        let (clock, config) = standing();
+        let mut caches = CachesConfig::default();
+        *caches.rule("configmaps") = CacheRule::of_size(3);
+        caches.rule("configmaps").history_time = Some(Duration::from_secs(1));
+        caches.rule("secrets").indexes = vec![Index::Label("app".into())];
+        let factory = Factory::open(config.with_watch_cache(true).with_caches(caches));
+        let factory = factory.await.unwrap();
+        let maps = factory.storage_for(&kind("", "configmaps", "ConfigMap"));
+        let secrets = factory.storage_for(&kind("", "secrets", "Secret"));
+        let kept = |resource: &str| format!(r#"watch_cache_capacity{{group="",resource="{resource}"}}"#);
+        let list = async |store: &Arc<dyn Storage>| {
+            let everything = Scope::all(store.resource().prefix());
+            let predicate = SelectionPredicate::new(LabelSelector::parse("app=a").unwrap(), Default::default());
+            let options = ListOptions {
+                at: ListAt::MostRecent,
+                predicate,
+                ..ListOptions::default()
+            };
+            store.list(&everything, options).await.unwrap().collect().await.unwrap();
+        };
+        for store in [&maps, &secrets] {
+            while store.ready().is_err() {
+                tokio::task::yield_now().await;
+            }
+            for at in 0..10 {
+                create(store, &format!("o{at}")).await;
+            }
+            list(store).await;
+        }
+        // Both have aged the same; only one was told to keep less.
+        until(&clock, &handle, &kept("configmaps"), |records| records == 3.0).await;
+        until(&clock, &handle, &kept("secrets"), |records| records == 10.0).await;
+        assert_eq!(value(&handle, &kept("configmaps")), Some(3.0));
+
+        let along = |resource: &str, index: &str| {
+            let labels = format!(r#"group="",resource="{resource}",storage="watchcache",index="{index}""#);
+            value(&handle, &format!("apiserver_storage_list_total{{{labels}}}"))
+        };
+        assert!(along("secrets", "l:app").is_some_and(|lists| lists >= 1.0));
+        assert_eq!(along("configmaps", "l:app"), None, "an index that nobody asked for");
+        factory.close().await;
+    });
+}
+
+// covers: storagebackend/B-DST-03, storagebackend/B-DST-05
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_end_where_they_are_and_the_rest_goes_on_until_the_end() {
+    let factory = Factory::open(Config::memory()).await.unwrap();
+    let maps = factory.storage_for(&kind("", "configmaps", "ConfigMap"));
+    let events = factory.storage_for(&kind("", "events", "Event"));
+    let watch = async |store: &Arc<dyn Storage>, namespace: &str| {
+        let scope = store.resource().list_scope(Some(namespace)).unwrap();
+        let mut options = WatchOptions::from_start(WatchStart::InitialState(ReadAt::MostRecent));
+        options.progress = true;
+        let mut watch = store.watch(&scope, options).await.unwrap();
+        let initial = async { while !matches!(watch.next().await, Some(Ok(WatchItem::InitialEnd(_)))) {} };
+        tokio::time::timeout(Duration::from_secs(30), initial).await.unwrap();
+        watch
+    };
+    let (mut cached, mut direct) = (watch(&maps, "elsewhere").await, watch(&events, "ns").await);
+    create(&maps, "a").await;
+    let revision = maps.current_revision().await.unwrap();
+    // The cache has seen it, the watch has nothing to tell.
+    let key = maps.resource().object_key(Some("ns"), "a").unwrap();
+    let at = ReadAt::NotOlderThan(revision);
+    maps.get(&key, GetOptions { at }).await.unwrap();
+    let read = async {
+        let mut items = Vec::new();
+        while let Some(item) = cached.next().await {
+            items.push(item.unwrap());
+        }
+        // What is not dropped is waited for.
+        drop(cached);
+        items
+    };
+    let (items, ()) = tokio::join!(read, factory.end_watches(Duration::from_secs(30)));
+    assert!(
+        matches!(items[..], [WatchItem::Progress(at)] if at == revision),
+        "{items:?}"
+    );
+    // Everything else still works, and so does the watch that no cache serves.
+    create(&maps, "b").await;
+    create(&events, "e").await;
+    assert!(matches!(direct.next().await, Some(Ok(WatchItem::Batch(_)))));
+    let key = maps.resource().object_key(Some("ns"), "b").unwrap();
+    maps.get(&key, GetOptions::default()).await.unwrap();
+    // A client that does not read holds nothing up for longer than it may.
+    factory.shut_down(Duration::from_millis(10)).await;
+    while let Some(item) = direct.next().await {
+        assert!(item.is_ok() || matches!(item, Err(StorageError::Closed)), "{item:?}");
+    }
+    assert!(maps.get(&key, GetOptions { at: ReadAt::MostRecent }).await.is_err());
+    assert!(maps.ready().is_err());
 }
 
 const MAPS: &str = r#"apiserver_storage_objects{resource="configmaps"}"#;
