@@ -54,8 +54,6 @@ pub struct Record {
 pub struct Origin {
     /// How the value was stored.
     pub media_type: MediaType,
-    /// A digest of the stored plaintext; equal bytes have equal digests.
-    pub digest: u64,
     /// Written with an old key or provider: rewrite at the next chance. Known only to who read it from the backend.
     pub stale: bool,
     /// The schema generation that the served form was made under.
@@ -155,6 +153,12 @@ impl Labels {
     pub fn get(&self, key: &str) -> Option<&str> {
         let at = self.0.binary_search_by(|(own, _)| (**own).cmp(key)).ok()?;
         self.0.get(at).map(|(_, value)| &**value)
+    }
+
+    /// Labels whose keys ascend.
+    pub(crate) fn from_ascending(labels: Vec<(Text, Text)>) -> Self {
+        debug_assert!(labels.is_sorted_by(|a, b| a.0 < b.0));
+        Self(labels.into())
     }
 
     /// All labels in the order of their keys.
@@ -261,7 +265,6 @@ impl Entry {
     ) -> Self {
         let origin = Origin {
             media_type: normalized.media_type,
-            digest: digest(stored),
             stale,
             generation: info.normalizer().generation(),
             size: stored.len(),
@@ -491,7 +494,8 @@ impl Record {
     }
 
     fn into_revision(mut self, revision: Revision) -> Self {
-        let digits = revision.to_string();
+        let mut buffer = [0; 20];
+        let digits = revision.digits(&mut buffer);
         let at = self.resource_version.clone();
         if at.len() != digits.len() {
             return self.at_revision(revision);
@@ -499,7 +503,7 @@ impl Record {
         match self.json.try_into_mut() {
             Ok(mut json) => {
                 if let Some(old) = json.get_mut(at) {
-                    old.copy_from_slice(digits.as_bytes());
+                    old.copy_from_slice(digits);
                 }
                 self.json = json.freeze();
                 self
@@ -512,12 +516,13 @@ impl Record {
     }
 
     fn at_revision(&self, revision: Revision) -> Self {
-        let digits = revision.to_string();
+        let mut buffer = [0; 20];
+        let digits = revision.digits(&mut buffer);
         let Range { start, end } = self.resource_version;
         let mut json = Vec::with_capacity(self.json.len() - (end - start) + digits.len());
         // Invariant: the range was checked against the bytes when the record was made.
         json.extend_from_slice(self.json.get(..start).unwrap_or_default());
-        json.extend_from_slice(digits.as_bytes());
+        json.extend_from_slice(digits);
         json.extend_from_slice(self.json.get(end..).unwrap_or_default());
         Self {
             json: json.into(),
@@ -540,11 +545,10 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The digest of a stored plaintext. Equal bytes have equal digests; used to save reads, never to decide equality.
+/// A digest of bytes. Equal bytes have equal digests; never to be used to decide equality.
 ///
-/// The same in every process of one machine architecture and version. An attacker gains nothing from a collision,
-/// because a match only leads to a comparison of the bytes; so speed is what counts: every value that is read passes
-/// through here.
+/// The same in every process of one machine architecture and version. Made for speed, not against those who look for
+/// collisions.
 pub fn digest(stored: &[u8]) -> u64 {
     // Two words at a time through a wide multiplication, in four lanes so that none need wait for another.
     const MIX: [u64; 5] = [

@@ -131,12 +131,11 @@ impl Scope {
 
 /// The order of these checks is part of the contract (`storage-api/KEY-07`).
 fn check_segments(key: &str) -> Result<()> {
-    for dots in ["..", "."] {
-        if key.split('/').any(|segment| segment == dots) {
-            return Err(StorageError::InvalidKey {
-                message: format!("invalid key: {key:?}"),
-            });
-        }
+    let (dots, has_nul) = look(key.as_bytes());
+    if dots {
+        return Err(StorageError::InvalidKey {
+            message: format!("invalid key: {key:?}"),
+        });
     }
     if key.is_empty() || key == "/" {
         return Err(StorageError::InvalidKey {
@@ -144,12 +143,30 @@ fn check_segments(key: &str) -> Result<()> {
         });
     }
     // A NUL separates nothing in our formats, but the next key after `k` is `k` plus NUL, so no key may hold one.
-    if key.contains('\0') {
+    if has_nul {
         return Err(StorageError::InvalidKey {
             message: format!("invalid key: {key:?}"),
         });
     }
     Ok(())
+}
+
+/// Whether a segment is `.` or `..`, and whether there is a NUL: in one pass, because each key of a list is looked at.
+fn look(key: &[u8]) -> (bool, bool) {
+    let (mut has_dots, mut has_nul) = (false, false);
+    // How long the segment is so far, and whether all of it is dots.
+    let (mut length, mut only_dots) = (0_usize, true);
+    for byte in key {
+        if *byte == b'/' {
+            has_dots |= only_dots && matches!(length, 1 | 2);
+            (length, only_dots) = (0, true);
+        } else {
+            only_dots &= *byte == b'.';
+            length += 1;
+        }
+        has_nul |= *byte == 0;
+    }
+    (has_dots | (only_dots && matches!(length, 1 | 2)), has_nul)
 }
 
 fn check_prefix(prefix: &ResourcePrefix, key: &str) -> Result<()> {

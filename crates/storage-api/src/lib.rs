@@ -21,6 +21,7 @@ mod forms;
 mod meta;
 mod normalizer;
 mod object;
+mod plain;
 mod scan;
 
 mod continue_token;

@@ -112,18 +112,19 @@ impl JsonNormalizer {
     /// Reads a document that is in canonical form and in the kind's own version; `None` for any other.
     fn scan<'a>(&self, document: &'a [u8], fields: &[SelectableField]) -> Option<Scanned<'a>> {
         let scanned = scan(document, fields)?;
-        let (group, version) = scanned
-            .api_version
-            .rsplit_once('/')
-            .unwrap_or(("", scanned.api_version));
-        let is_own = scanned.kind == self.gvk.kind && version == self.gvk.version && group == self.gvk.group;
-        is_own.then_some(scanned)
+        let (group, version) = (self.gvk.group.as_bytes(), self.gvk.version.as_bytes());
+        let has_group = match scanned.api_version.strip_suffix(version) {
+            Some(b"") => group.is_empty(),
+            Some([found @ .., b'/']) => found == group && !group.is_empty(),
+            _ => false,
+        };
+        (has_group && scanned.kind == self.gvk.kind.as_bytes()).then_some(scanned)
     }
 
     /// The served form of a value in canonical form; `None` for any other.
     pub(crate) fn verify(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Option<Normalized> {
         let scanned = self.scan(stored, fields)?;
-        let (json, at) = scanned.with_revision(stored, &revision.to_string())?;
+        let (json, at) = scanned.with_revision(stored, revision.digits(&mut [0; 20]))?;
         Some(Normalized::new(json.into(), at, scanned.attributes, MediaType::Json))
     }
 
@@ -213,7 +214,7 @@ impl Normalizer for JsonNormalizer {
     ) -> Result<(Bytes, Normalized), Malformed> {
         let scanned = (media_type == MediaType::Json).then(|| self.scan(object.json(), fields));
         if let Some(scanned) = scanned.flatten()
-            && let Some((json, at)) = scanned.with_revision(object.json(), &revision.to_string())
+            && let Some((json, at)) = scanned.with_revision(object.json(), revision.digits(&mut [0; 20]))
         {
             let stored = stored_form(&scanned, object);
             return Ok((stored, Normalized::new(json.into(), at, scanned.attributes, media_type)));

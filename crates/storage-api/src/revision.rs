@@ -39,6 +39,20 @@ impl Revision {
         self.0.get()
     }
 
+    /// The number in decimal digits, in a buffer of the caller's: what every entry that is made needs.
+    pub fn digits(self, buffer: &mut [u8; 20]) -> &[u8] {
+        let (mut left, mut first) = (self.get(), buffer.len());
+        for (at, digit) in buffer.iter_mut().enumerate().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+            first = at;
+            if left == 0 {
+                break;
+            }
+        }
+        buffer.get(first..).unwrap_or_default()
+    }
+
     /// The revision after this one.
     #[must_use]
     pub const fn next(self) -> Self {

@@ -4,12 +4,17 @@
 //! twice, strings and numbers as Go writes them. That is the rule for what this process or another one like it stored.
 //! For anything else, and for what is no JSON at all, the answer is `None`: the other way of reading, through a decoded
 //! value, finds out which it is.
+//!
+//! Every value of every list comes through here, so what it costs is what a list costs. Strings are stepped over in
+//! blocks, which finds out at once whether Go would have escaped something in them; whether the text is UTF-8 is a
+//! question only where a byte is not ASCII.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::json;
-use crate::entry::{Attributes, Fields, Labels};
+use crate::entry::{Attributes, Fields, Labels, Text};
+use crate::plain::{Specials, canonical_escape};
 use crate::resource::SelectableField;
 
 /// Documents that are deeper are left to the decoder, which has the say in how deep is too deep.
@@ -25,8 +30,8 @@ pub(crate) struct Scanned<'a> {
     /// Where the object ends; behind it is at most a newline.
     end: usize,
     newline: bool,
-    pub(crate) api_version: &'a str,
-    pub(crate) kind: &'a str,
+    pub(crate) api_version: &'a [u8],
+    pub(crate) kind: &'a [u8],
     /// Metadata, labels and selectable fields.
     pub(crate) attributes: Attributes,
     revision: Place,
@@ -47,29 +52,32 @@ enum Place {
 
 impl Scanned<'_> {
     /// The document with another resourceVersion, and where that stands.
-    pub(crate) fn with_revision(&self, document: &[u8], digits: &str) -> Option<(Vec<u8>, Range<usize>)> {
+    pub(crate) fn with_revision(&self, document: &[u8], digits: &[u8]) -> Option<(Vec<u8>, Range<usize>)> {
         const NAME: &[u8] = b"\"resourceVersion\":\"";
-        let mut json = Vec::with_capacity(self.end + NAME.len() + digits.len() + 2);
-        let behind = match &self.revision {
-            Place::Found { value, .. } => {
-                json.extend_from_slice(document.get(..value.start)?);
-                value.end..self.end
-            }
-            Place::Missing { at, comma_before, .. } => {
-                json.extend_from_slice(document.get(..*at)?);
-                if *comma_before {
-                    json.push(b',');
-                }
-                json.extend_from_slice(NAME);
-                *at..self.end
-            }
+        let (before, lead, tail, behind): (usize, &[u8], &[u8], usize) = match &self.revision {
+            Place::Found { value, .. } => (value.start, b"", b"", value.end),
+            Place::Missing {
+                at,
+                comma_before,
+                comma_behind,
+            } => (
+                *at,
+                if *comma_before { b"," } else { b"" },
+                if *comma_behind { b"\"," } else { b"\"" },
+                *at,
+            ),
         };
+        let is_missing = matches!(self.revision, Place::Missing { .. });
+        let name = if is_missing { NAME } else { b"" };
+        let length = self.end - (behind - before) + lead.len() + name.len() + digits.len() + tail.len();
+        let mut json = Vec::with_capacity(length);
+        json.extend_from_slice(document.get(..before)?);
+        json.extend_from_slice(lead);
+        json.extend_from_slice(name);
         let at = json.len()..json.len() + digits.len();
-        json.extend_from_slice(digits.as_bytes());
-        if let Place::Missing { comma_behind, .. } = self.revision {
-            json.extend_from_slice(if comma_behind { b"\"," } else { b"\"" });
-        }
-        json.extend_from_slice(document.get(behind)?);
+        json.extend_from_slice(digits);
+        json.extend_from_slice(tail);
+        json.extend_from_slice(document.get(behind..self.end)?);
         Some((json, at))
     }
 
@@ -80,7 +88,7 @@ impl Scanned<'_> {
             Place::Missing { .. } if self.newline => return None,
             Place::Missing { .. } => self.end..self.end,
         };
-        let mut stored = Vec::with_capacity(self.end + 1);
+        let mut stored = Vec::with_capacity(self.end - cut.len() + 1);
         stored.extend_from_slice(document.get(..cut.start)?);
         stored.extend_from_slice(document.get(cut.end..self.end)?);
         stored.push(b'\n');
@@ -97,22 +105,18 @@ pub(crate) fn scan<'a>(document: &'a [u8], fields: &[SelectableField]) -> Option
     }
     let newline = document.last() == Some(&b'\n');
     let body = document.get(..document.len() - usize::from(newline))?;
-    let text = canonical_text(body)?;
     let mut scanner = Scanner {
-        text,
         bytes: body,
         at: 0,
+        specials: Specials::default(),
+        is_ascii: true,
         fields,
         found: vec![None; fields.len()],
     };
     let head = scanner.document()?;
-    if scanner.at != body.len() {
+    if scanner.at != body.len() || !scanner.is_ascii && !is_unescaped_text(body) {
         return None;
     }
-    let values = fields.iter().zip(&scanner.found).map(|(field, found)| {
-        let value = found.clone().and_then(|at| text.get(at)).unwrap_or(&field.default);
-        (Arc::clone(&field.label), value)
-    });
     let metadata = head.metadata?;
     Some(Scanned {
         end: body.len(),
@@ -120,45 +124,49 @@ pub(crate) fn scan<'a>(document: &'a [u8], fields: &[SelectableField]) -> Option
         api_version: head.api_version,
         kind: head.kind,
         attributes: Attributes {
-            name: metadata.name.into(),
-            namespace: metadata.namespace.into(),
-            uid: metadata.uid.into(),
-            labels: metadata.labels.into_iter().collect::<Labels>(),
-            fields: values.collect::<Fields>(),
+            name: text(metadata.name)?,
+            namespace: text(metadata.namespace)?,
+            uid: text(metadata.uid)?,
+            labels: labels(&metadata.labels)?,
+            fields: scanner.values()?,
             deleting: metadata.deleting,
         },
         revision: metadata.revision?,
     })
 }
 
-/// The text of a document without a byte that Go would have escaped. None of them stands outside of a string either.
-fn canonical_text(body: &[u8]) -> Option<&str> {
-    let (mut escaped, mut high) = (false, 0);
-    for &byte in body {
-        // Without a branch, so that many bytes are looked at together. `<` and `>` differ in one bit.
-        escaped |= (byte < 0x20) | (byte == b'&') | ((byte & 0xfd) == b'<');
-        high |= byte;
+/// Whether bytes are UTF-8 without the two characters above ASCII that Go escapes.
+#[cold]
+fn is_unescaped_text(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(['\u{2028}', '\u{2029}']))
+}
+
+fn text(bytes: &[u8]) -> Option<Text> {
+    std::str::from_utf8(bytes).ok().map(Text::from)
+}
+
+fn labels(found: &[(&[u8], &[u8])]) -> Option<Labels> {
+    let mut labels = Vec::with_capacity(found.len());
+    for (key, value) in found {
+        labels.push((text(key)?, text(value)?));
     }
-    if escaped {
-        return None;
-    }
-    let text = std::str::from_utf8(body).ok()?;
-    (high < 0x80 || !text.contains(['\u{2028}', '\u{2029}'])).then_some(text)
+    // They were seen to ascend.
+    Some(Labels::from_ascending(labels))
 }
 
 #[derive(Default)]
 struct Head<'a> {
-    api_version: &'a str,
-    kind: &'a str,
+    api_version: &'a [u8],
+    kind: &'a [u8],
     metadata: Option<Metadata<'a>>,
 }
 
 #[derive(Default)]
 struct Metadata<'a> {
-    name: &'a str,
-    namespace: &'a str,
-    uid: &'a str,
-    labels: Vec<(&'a str, &'a str)>,
+    name: &'a [u8],
+    namespace: &'a [u8],
+    uid: &'a [u8],
+    labels: Vec<(&'a [u8], &'a [u8])>,
     deleting: bool,
     revision: Option<Place>,
 }
@@ -168,13 +176,24 @@ struct Metadata<'a> {
 struct Members {
     /// Behind the opening brace; zero before it was seen.
     start: usize,
-    before: Range<usize>,
+    before: Key,
+}
+
+/// A key of an object.
+#[derive(Clone, Copy, Default)]
+struct Key {
+    start: usize,
+    end: usize,
+    /// Its first bytes as a number that sorts as they do, with zeroes behind a short one: no key has any.
+    lead: u64,
 }
 
 struct Scanner<'a, 'f> {
-    text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    specials: Specials,
+    /// No other byte was seen so far.
+    is_ascii: bool,
     fields: &'f [SelectableField],
     /// Where the value of each field stands.
     found: Vec<Option<Range<usize>>>,
@@ -185,13 +204,13 @@ impl<'a> Scanner<'a, '_> {
         let (mut head, mut members) = (Head::default(), Members::default());
         let all = (0..self.fields.len()).fold(0, |all, field| all | 1 << field);
         while let Some(key) = self.member(&mut members)? {
-            let name = self.slice(key);
+            let name = self.name(key);
             let wanted = self.fields_through(all, 0, name);
             match name {
-                "apiVersion" | "kind" | "metadata" if wanted != 0 => return None,
-                "apiVersion" => head.api_version = self.plain_string()?,
-                "kind" => head.kind = self.plain_string()?,
-                "metadata" => head.metadata = Some(self.metadata()?),
+                b"apiVersion" | b"kind" | b"metadata" if wanted != 0 => return None,
+                b"apiVersion" => head.api_version = self.plain_string()?,
+                b"kind" => head.kind = self.plain_string()?,
+                b"metadata" => head.metadata = Some(self.metadata()?),
                 _ if wanted != 0 => self.field_value(wanted, 1)?,
                 _ => self.value(DEPTH)?,
             }
@@ -215,8 +234,8 @@ impl<'a> Scanner<'a, '_> {
                 });
                 return Some(metadata);
             };
-            let name = self.slice(key.clone());
-            if metadata.revision.is_none() && name > "resourceVersion" {
+            let name = self.name(key);
+            if metadata.revision.is_none() && name > b"resourceVersion".as_slice() {
                 metadata.revision = Some(Place::Missing {
                     at: key.start - 1,
                     comma_before: false,
@@ -224,17 +243,17 @@ impl<'a> Scanner<'a, '_> {
                 });
             }
             match name {
-                "name" => metadata.name = self.string_or_null()?,
-                "namespace" => metadata.namespace = self.string_or_null()?,
-                "uid" => metadata.uid = self.string_or_null()?,
-                "labels" if self.peek()? == b'n' => self.expect(b"null")?,
-                "labels" => metadata.labels = self.labels()?,
-                "selfLink" => return None,
-                "deletionTimestamp" => {
+                b"name" => metadata.name = self.string_or_null()?,
+                b"namespace" => metadata.namespace = self.string_or_null()?,
+                b"uid" => metadata.uid = self.string_or_null()?,
+                b"labels" if self.peek()? == b'n' => self.expect(b"null")?,
+                b"labels" => metadata.labels = self.labels()?,
+                b"selfLink" => return None,
+                b"deletionTimestamp" => {
                     metadata.deleting = self.peek()? != b'n';
                     self.value(DEPTH)?;
                 }
-                "resourceVersion" => {
+                b"resourceVersion" => {
                     let start = self.at + 1;
                     let value = start..start + self.plain_string()?.len();
                     // It goes with the comma before it; the first one with that behind it.
@@ -247,19 +266,23 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    fn labels(&mut self) -> Option<Vec<(&'a str, &'a str)>> {
+    fn labels(&mut self) -> Option<Vec<(&'a [u8], &'a [u8])>> {
         let (mut labels, mut members) = (Vec::new(), Members::default());
         while let Some(key) = self.member(&mut members)? {
-            labels.push((self.slice(key), self.string_or_null()?));
+            labels.push((self.name(key), self.string_or_null()?));
         }
         Some(labels)
     }
 
     /// Those of some fields whose path goes on with this name.
-    fn fields_through(&self, among: u64, depth: usize, name: &str) -> u64 {
-        self.fields_where(among, |field| field.path.get(depth).is_some_and(|part| part == name))
+    #[inline]
+    fn fields_through(&self, among: u64, depth: usize, name: &[u8]) -> u64 {
+        self.fields_where(among, |field| {
+            field.path.get(depth).is_some_and(|part| part.as_bytes() == name)
+        })
     }
 
+    #[inline]
     fn fields_where(&self, among: u64, is_wanted: impl Fn(&SelectableField) -> bool) -> u64 {
         let (mut wanted, mut left) = (0, among);
         while left != 0 {
@@ -291,7 +314,7 @@ impl<'a> Scanner<'a, '_> {
         }
         let mut members = Members::default();
         while let Some(key) = self.member(&mut members)? {
-            match self.fields_through(wanted, depth, self.slice(key)) {
+            match self.fields_through(wanted, depth, self.name(key)) {
                 0 => self.value(left)?,
                 wanted => self.field_value(wanted, depth + 1)?,
             }
@@ -322,8 +345,25 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    fn slice(&self, range: Range<usize>) -> &'a str {
-        self.text.get(range).unwrap_or_default()
+    /// The values of the fields.
+    fn values(&self) -> Option<Fields> {
+        let mut values = Vec::with_capacity(self.fields.len());
+        for (field, found) in self.fields.iter().zip(&self.found) {
+            let value = match found {
+                Some(at) => text(self.slice(at.clone()))?,
+                None => Text::from(&*field.default),
+            };
+            values.push((Arc::clone(&field.label), value));
+        }
+        Some(values.into_iter().collect())
+    }
+
+    fn slice(&self, range: Range<usize>) -> &'a [u8] {
+        self.bytes.get(range).unwrap_or_default()
+    }
+
+    fn name(&self, key: Key) -> &'a [u8] {
+        self.slice(key.start..key.end)
     }
 
     #[inline]
@@ -331,6 +371,7 @@ impl<'a> Scanner<'a, '_> {
         self.bytes.get(self.at).copied()
     }
 
+    #[inline]
     fn expect(&mut self, wanted: &[u8]) -> Option<()> {
         let is_here = self.bytes.get(self.at..)?.starts_with(wanted);
         is_here.then(|| self.at += wanted.len())
@@ -338,8 +379,7 @@ impl<'a> Scanner<'a, '_> {
 
     /// Steps over the key of the next member of an object, its colon included, or over the end of the object. The first
     /// call steps over its begin.
-    #[inline]
-    fn member(&mut self, members: &mut Members) -> Option<Option<Range<usize>>> {
+    fn member(&mut self, members: &mut Members) -> Option<Option<Key>> {
         let is_first = members.start == 0;
         match self.peek()? {
             b'{' if is_first => {
@@ -357,22 +397,59 @@ impl<'a> Scanner<'a, '_> {
             }
             _ => return None,
         }
-        let (key, escaped) = self.string()?;
-        if escaped || self.peek()? != b':' || !is_first && !self.is_ascending(&members.before, &key) {
+        let key = self.key()?;
+        if !is_first && !self.ascends(members.before, key) {
             return None;
         }
-        self.at += 1;
-        members.before = key.clone();
+        members.before = key;
         Some(Some(key))
     }
 
-    /// Whether a key sorts behind another one.
+    /// Steps over a key and its colon.
     #[inline]
-    fn is_ascending(&self, before: &Range<usize>, key: &Range<usize>) -> bool {
-        // Mostly the first bytes tell. Where the earlier key has none, its quote stands for it.
-        match (self.bytes.get(before.start), self.bytes.get(key.start)) {
-            (Some(before), Some(first)) if before < first && !key.is_empty() => true,
-            _ => self.bytes.get(before.clone()) < self.bytes.get(key.clone()),
+    fn key(&mut self) -> Option<Key> {
+        let start = self.at + 1;
+        if self.peek()? != b'"' {
+            return None;
+        }
+        let end = self.specials.next(self.bytes, start);
+        let (b"\":", _) = self.bytes.get(end..)?.split_first_chunk()? else {
+            return self.special_key(start, end);
+        };
+        self.at = end + 2;
+        let lead = self.lead(start, end);
+        Some(Key { start, end, lead })
+    }
+
+    /// A key with more than plain characters, or none at all.
+    #[cold]
+    fn special_key(&mut self, start: usize, at: usize) -> Option<Key> {
+        let (text, escaped) = self.special_string(start, at)?;
+        if escaped || self.peek()? != b':' {
+            return None;
+        }
+        self.at += 1;
+        let (start, end) = (text.start, text.end);
+        let lead = self.lead(start, end);
+        Some(Key { start, end, lead })
+    }
+
+    /// Whether a key sorts behind the one before it.
+    #[inline]
+    fn ascends(&self, before: Key, key: Key) -> bool {
+        before.lead < key.lead || before.lead == key.lead && self.slice(before.start..before.end) < self.name(key)
+    }
+
+    #[inline]
+    fn lead(&self, start: usize, end: usize) -> u64 {
+        let length = end - start;
+        match self.bytes.get(start..).and_then(<[u8]>::first_chunk) {
+            Some(word) if length >= 8 => u64::from_be_bytes(*word),
+            Some(word) => u64::from_be_bytes(*word) & !(u64::MAX >> (8 * length)),
+            None => {
+                let bytes = self.slice(start..end).iter().chain(std::iter::repeat(&0));
+                bytes.take(8).fold(0, |lead, byte| lead << 8 | u64::from(*byte))
+            }
         }
     }
 
@@ -380,19 +457,37 @@ impl<'a> Scanner<'a, '_> {
     fn value(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'"' => self.string().map(drop),
-            b'{' => {
-                let depth = depth.checked_sub(1)?;
-                let mut members = Members::default();
-                while self.member(&mut members)?.is_some() {
-                    self.value(depth)?;
-                }
-                Some(())
-            }
+            b'{' => self.object(depth.checked_sub(1)?),
             b'[' => self.items(depth.checked_sub(1)?),
             b't' => self.expect(b"true"),
             b'f' => self.expect(b"false"),
             b'n' => self.expect(b"null"),
             _ => self.number(),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Option<()> {
+        self.at += 1;
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return Some(());
+        }
+        let mut before = self.key()?;
+        loop {
+            self.value(depth)?;
+            match self.peek()? {
+                b',' => self.at += 1,
+                b'}' => {
+                    self.at += 1;
+                    return Some(());
+                }
+                _ => return None,
+            }
+            let key = self.key()?;
+            if !self.ascends(before, key) {
+                return None;
+            }
+            before = key;
         }
     }
 
@@ -416,15 +511,15 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// The text of a string without escapes.
-    fn plain_string(&mut self) -> Option<&'a str> {
+    fn plain_string(&mut self) -> Option<&'a [u8]> {
         let (text, escaped) = self.string()?;
         (!escaped).then(|| self.slice(text))
     }
 
     /// The text of a string without escapes; that of null is empty.
-    fn string_or_null(&mut self) -> Option<&'a str> {
+    fn string_or_null(&mut self) -> Option<&'a [u8]> {
         match self.peek()? {
-            b'n' => self.expect(b"null").map(|()| ""),
+            b'n' => self.expect(b"null").map(|()| b"".as_slice()),
             _ => self.plain_string(),
         }
     }
@@ -436,15 +531,37 @@ impl<'a> Scanner<'a, '_> {
             return None;
         }
         let start = self.at + 1;
-        let (mut at, mut escaped) = (start, false);
+        let at = self.specials.next(self.bytes, start);
+        if self.bytes.get(at) == Some(&b'"') {
+            self.at = at + 1;
+            return Some((start..at, false));
+        }
+        self.special_string(start, at)
+    }
+
+    /// The rest of a string that has more than plain characters.
+    #[cold]
+    fn special_string(&mut self, start: usize, mut at: usize) -> Option<(Range<usize>, bool)> {
+        let mut escaped = false;
         loop {
-            at += quote_or_backslash(self.bytes.get(at..)?)?;
-            if self.bytes.get(at) == Some(&b'"') {
-                self.at = at + 1;
-                return Some((start..at, escaped));
+            match *self.bytes.get(at)? {
+                b'"' => {
+                    self.at = at + 1;
+                    return Some((start..at, escaped));
+                }
+                b'\\' => {
+                    escaped = true;
+                    at += canonical_escape(self.bytes.get(at..)?)?;
+                }
+                0x80.. => {
+                    self.is_ascii = false;
+                    let rest = self.bytes.get(at..)?;
+                    at += rest.iter().take_while(|byte| !byte.is_ascii()).count();
+                }
+                // Go would have escaped it.
+                _ => return None,
             }
-            escaped = true;
-            at += escape(self.bytes.get(at..)?)?;
+            at = self.specials.next(self.bytes, at);
         }
     }
 
@@ -467,43 +584,6 @@ impl<'a> Scanner<'a, '_> {
         let mut written = Vec::with_capacity(length);
         json::write_number(&serde_json::from_slice(number).ok()?, &mut written);
         (written == number).then(|| self.at += length)
-    }
-}
-
-/// Finds the first quote or backslash, eight bytes at a time.
-#[inline]
-fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = ONES << 7;
-    const QUOTES: u64 = ONES * b'"' as u64;
-    const BACKSLASHES: u64 = ONES * b'\\' as u64;
-    // The lowest high bit that is set belongs to the first byte that is zero.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (number, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = zero(word ^ QUOTES) | zero(word ^ BACKSLASHES);
-        if found != 0 {
-            return Some(number * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let tail = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
-    Some(words.len() * 8 + tail)
-}
-
-/// The length of an escape, if Go would write it so.
-fn escape(bytes: &[u8]) -> Option<usize> {
-    match bytes.get(1)? {
-        b'"' | b'\\' | b'n' | b'r' | b't' | b'b' | b'f' => Some(2),
-        b'u' => match bytes.get(2..6)? {
-            b"2028" | b"2029" | b"003c" | b"003e" | b"0026" => Some(6),
-            [b'0', b'0', high @ (b'0' | b'1'), low @ (b'0'..=b'9' | b'a'..=b'f')] => {
-                let has_letter = *high == b'0' && matches!(low, b'8' | b'9' | b'a' | b'c' | b'd');
-                (!has_letter).then_some(6)
-            }
-            _ => None,
-        },
-        _ => None,
     }
 }
 

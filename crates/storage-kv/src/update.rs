@@ -267,11 +267,11 @@ fn same_content(prepared: &Prepared, state: &State) -> bool {
     };
     match &state.plaintext {
         Some(plaintext) if *plaintext == prepared.plaintext => return true,
-        // A suggestion has no bytes; the same digest is worth a look at the current state.
+        // A suggestion has no bytes; one that was made under another schema is worth a look at the current state.
         None if prepared
             .entry
             .record()
-            .is_ok_and(|new| new.origin().digest == record.origin().digest) =>
+            .is_ok_and(|new| new.origin().generation != record.origin().generation) =>
         {
             return true;
         }

@@ -3,7 +3,7 @@
 //! Upstream: github.com/distribution/reference. A name that is none has no tag.
 
 /// Whether the image is pulled anew each time: its tag is `latest`, or it has neither tag nor digest.
-pub(super) fn has_latest_tag(image: &str) -> bool {
+pub(crate) fn has_latest_tag(image: &str) -> bool {
     let (named, digest) = match image.split_once('@') {
         Some((named, digest)) => (named, Some(digest)),
         None => (image, None),

@@ -29,6 +29,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+pub(crate) use self::image::has_latest_tag;
 use self::rules::Rule;
 use crate::types::{Field, Form, Gvk, Shape, Type, TypeId, TypeRegistry};
 use crate::wire::quantity;

@@ -4,23 +4,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// What the bytes of a string may be without a closer look: neither quote, backslash, control, HTML nor the first byte
-/// of U+2028.
-const PLAIN: [bool; 256] = {
-    let mut plain = [true; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        plain[byte] = false;
-        byte += 1;
-    }
-    plain[b'"' as usize] = false;
-    plain[b'\\' as usize] = false;
-    plain[b'<' as usize] = false;
-    plain[b'>' as usize] = false;
-    plain[b'&' as usize] = false;
-    plain[0xe2] = false;
-    plain
-};
+use apiserver_storage_api::json::{Specials, canonical_escape};
 
 /// A string in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +20,16 @@ pub(super) struct Text {
 pub(super) struct Cursor<'a> {
     text: &'a str,
     at: usize,
+    specials: Specials,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self {
+            text,
+            at: 0,
+            specials: Specials::default(),
+        }
     }
 
     pub(super) fn at(&self) -> usize {
@@ -82,31 +71,58 @@ impl<'a> Cursor<'a> {
         found
     }
 
+    /// The first bytes behind the quote that stands here, zeroes behind the end.
+    #[inline]
+    pub(super) fn key_word(&self) -> Option<u64> {
+        let (b'"', key) = self.rest().split_first()? else {
+            return None;
+        };
+        Some(match key.first_chunk() {
+            Some(word) => u64::from_le_bytes(*word),
+            None => key.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        })
+    }
+
     /// Steps over a string in Go's canonical form.
+    #[inline]
     pub(super) fn string(&mut self) -> Option<Text> {
-        self.expect(b"\"")?;
-        let start = self.at;
-        let mut escaped = false;
         let bytes = self.text.as_bytes();
-        loop {
-            let byte = *bytes.get(self.at)?;
-            if PLAIN[usize::from(byte)] {
-                self.at += 1;
-                continue;
-            }
-            match byte {
-                b'"' => break,
-                b'\\' => {
-                    escaped = true;
-                    self.at += canonical_escape(self.rest())?;
-                }
-                0xe2 if !matches!(bytes.get(self.at + 1..self.at + 3), Some([0x80, 0xa8 | 0xa9])) => self.at += 3,
-                _ => return None,
-            }
+        if bytes.get(self.at) != Some(&b'"') {
+            return None;
         }
+        let start = self.at + 1;
+        let end = self.specials.next(bytes, start);
+        if bytes.get(end) == Some(&b'"') {
+            self.at = end + 1;
+            let at = start..end;
+            return Some(Text { at, escaped: false });
+        }
+        let escaped = self.special(end, canonical_escape)?;
         let at = start..self.at;
         self.at += 1;
         Some(Text { at, escaped })
+    }
+
+    /// Goes on in a string to its closing quote, from a character on that is more than plain. Whether there are escapes.
+    fn special(&mut self, from: usize, escape: fn(&[u8]) -> Option<usize>) -> Option<bool> {
+        let bytes = self.text.as_bytes();
+        let (mut at, mut escaped) = (from, false);
+        loop {
+            match *bytes.get(at)? {
+                b'"' => {
+                    self.at = at;
+                    return Some(escaped);
+                }
+                b'\\' => {
+                    escaped = true;
+                    at += escape(bytes.get(at..)?)?;
+                }
+                0xe2 if !matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])) => at += 3,
+                0x80..0xe2 | 0xe3.. => at += 1,
+                _ => return None,
+            }
+            at = self.specials.next(bytes, at);
+        }
     }
 
     /// The text of a string.
@@ -185,23 +201,10 @@ impl<'a> Cursor<'a> {
     /// Steps over a string with any escapes but those of surrogates, which are not always characters.
     fn kept_string(&mut self) -> Option<()> {
         self.expect(b"\"")?;
-        let bytes = self.text.as_bytes();
-        loop {
-            let byte = *bytes.get(self.at)?;
-            if PLAIN[usize::from(byte)] {
-                self.at += 1;
-                continue;
-            }
-            match byte {
-                b'"' => {
-                    self.at += 1;
-                    return Some(());
-                }
-                b'\\' => self.at += any_escape(self.rest())?,
-                0xe2 if !matches!(bytes.get(self.at + 1..self.at + 3), Some([0x80, 0xa8 | 0xa9])) => self.at += 3,
-                _ => return None,
-            }
-        }
+        let from = self.specials.next(self.text.as_bytes(), self.at);
+        self.special(from, any_escape)?;
+        self.at += 1;
+        Some(())
     }
 
     fn number(&mut self) -> Option<()> {
@@ -228,22 +231,6 @@ impl<'a> Cursor<'a> {
         let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
         count
-    }
-}
-
-/// The length of an escape as Go writes it.
-fn canonical_escape(bytes: &[u8]) -> Option<usize> {
-    match bytes.get(1)? {
-        b'"' | b'\\' | b'n' | b'r' | b't' | b'b' | b'f' => Some(2),
-        b'u' => match bytes.get(2..6)? {
-            b"2028" | b"2029" | b"003c" | b"003e" | b"0026" => Some(6),
-            [b'0', b'0', b'0' | b'1', low] if matches!(low, b'0'..=b'9' | b'a'..=b'f') => {
-                let has_short_form = bytes[4] == b'0' && matches!(low, b'8' | b'9' | b'a' | b'c' | b'd');
-                (!has_short_form).then_some(6)
-            }
-            _ => None,
-        },
-        _ => None,
     }
 }
 

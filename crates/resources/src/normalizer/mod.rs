@@ -1,7 +1,9 @@
 //! From stored bytes of built-in kinds to served ones and back: the [`Normalizer`] that storage asks.
 //!
 //! What this server or Go's wrote is nearly always canonical and complete. A scan finds that out without decoding, and
-//! the stored text is served with the resource version put in. Any other value is decoded and written anew.
+//! the stored text is served with the resource version put in. Where the scan can tell what is missing (defaults of
+//! today in what an older server or a client library stored), that is put in, too. Any other value is decoded and
+//! written anew.
 //!
 //! Reading takes what a cluster may hold: our own canonical JSON, JSON in any other layout, protobuf, CBOR, and other
 //! versions of the kind. The result is canonical, has today's defaults and the resource version in. What is none of it
@@ -28,6 +30,9 @@
 
 mod canonical;
 mod cursor;
+mod edits;
+mod missing;
+mod plan;
 mod scan;
 
 use std::borrow::Cow;
@@ -42,7 +47,7 @@ use apiserver_storage_api::{
 use bytes::Bytes;
 use serde_json::Value;
 
-use self::scan::{Comma, Scanned, scan};
+use self::scan::{Comma, Incomplete, Scanned, scan};
 use crate::convert;
 use crate::defaults::apply_type_defaults;
 use crate::selectable::{EVENT_REPORTER, EVENT_SOURCE, selectable_fields};
@@ -178,7 +183,7 @@ impl BuiltinNormalizer {
         if self.served != self.stored {
             return None;
         }
-        let scanned = scan(self.served_type, self.served, stored, fields)?;
+        let scanned = scan(self.served_type, self.served, stored, fields, Incomplete::Edited)?;
         if !scanned.has_newline || scanned.revision.is_some() {
             return None;
         }
@@ -194,48 +199,48 @@ impl BuiltinNormalizer {
         fields: &[SelectableField],
     ) -> Option<Normalized> {
         let Scanned {
-            insert_at,
+            place,
             comma,
             end,
             revision: own_revision,
             attributes,
+            edits,
             ..
         } = scanned;
-        let reporter = attributes.fields.get(EVENT_REPORTER).map(str::to_owned);
-        let wants_source = self.served.kind == "Event" && attributes.fields.get(EVENT_SOURCE).is_some();
+        let is_event = self.served.kind == "Event";
+        let reporter = attributes
+            .fields
+            .get(EVENT_REPORTER)
+            .filter(|_| is_event)
+            .map(str::to_owned);
+        let wants_source = is_event && attributes.fields.get(EVENT_SOURCE).is_some();
         if wants_source && reporter.is_none() {
             return None;
         }
         let attributes = self.with_source(attributes, fields, reporter.as_deref().unwrap_or_default());
-        let digits = revision.to_string();
-        // A version that is there gives its place to the new one.
-        let (before, lead, tail, after) = match own_revision {
+        let mut buffer = [0; 20];
+        let digits = revision.digits(&mut buffer);
+        let (json, start) = match own_revision {
+            // A version that is there gives its place to the new one.
             Some(own) => {
-                let digits = own_digits(text, own)?;
-                (digits.start, "", "", digits.end)
+                let own = own_digits(text, own)?;
+                let mut json = Vec::with_capacity(end.checked_sub(own.len())? + digits.len());
+                json.extend_from_slice(text.get(..own.start)?);
+                json.extend_from_slice(digits);
+                json.extend_from_slice(text.get(own.end..end)?);
+                (json, own.start)
             }
             None => {
-                let lead = match comma {
-                    Comma::Before => ",\"resourceVersion\":\"",
-                    Comma::None | Comma::After => "\"resourceVersion\":\"",
+                let lead: &[u8] = match comma {
+                    Comma::Before => b",\"resourceVersion\":\"",
+                    Comma::None | Comma::After => b"\"resourceVersion\":\"",
                 };
-                (
-                    insert_at,
-                    lead,
-                    if comma == Comma::After { "\"," } else { "\"" },
-                    insert_at,
-                )
+                let tail: &[u8] = if comma == Comma::After { b"\"," } else { b"\"" };
+                let (json, begin) = edits.apply(text, end, place, &[lead, digits, tail])?;
+                (json, begin + lead.len())
             }
         };
-        let length = before + lead.len() + digits.len() + tail.len() + end.checked_sub(after)?;
-        let mut json = Vec::with_capacity(length);
-        json.extend_from_slice(text.get(..before)?);
-        json.extend_from_slice(lead.as_bytes());
-        let start = json.len();
-        json.extend_from_slice(digits.as_bytes());
-        let at = start..json.len();
-        json.extend_from_slice(tail.as_bytes());
-        json.extend_from_slice(text.get(after..end)?);
+        let at = start..start + digits.len();
         Some(Normalized::new(json.into(), at, attributes, MediaType::Json))
     }
 
@@ -244,7 +249,8 @@ impl BuiltinNormalizer {
         if self.served != self.stored {
             return None;
         }
-        strip(object, &scan(self.served_type, self.served, object, &[])?)
+        let scanned = scan(self.served_type, self.served, object, &[], Incomplete::Left)?;
+        strip(object, &scanned)
     }
 
     /// As [`keep`](Self::keep), with the served form, of one scan.
@@ -257,7 +263,7 @@ impl BuiltinNormalizer {
         if self.served != self.stored {
             return None;
         }
-        let scanned = scan(self.served_type, self.served, object, fields)?;
+        let scanned = scan(self.served_type, self.served, object, fields, Incomplete::Left)?;
         let stored = strip(object, &scanned)?;
         Some((stored, self.serve(object, scanned, revision, fields)?))
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde_json::{Map, Number, Value};
 
 use crate::normalizer::Malformed;
+pub use crate::plain::{Specials, canonical_escape};
 
 /// Decodes a document. Of duplicate keys the last wins, as in Go.
 ///
