@@ -8,10 +8,13 @@ use std::time::Duration;
 use clap::{ArgAction, Parser};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Listen, ServerConfig, StartError, TlsFiles};
+use crate::config::{Listen, ServerConfig, ShutdownConfig, StartError, TlsFiles};
 use crate::http::query::go_duration;
 use crate::server::Server;
-use crate::storage::backend::{Config as StorageConfig, EtcdConfig};
+use crate::storage::api::Index;
+use crate::storage::backend::{
+    CachesConfig, Config as StorageConfig, EtcdConfig, watch_cache_indexes, watch_cache_size,
+};
 
 /// A Kubernetes-style API server. Without arguments it serves http://127.0.0.1:8080 on the embedded store in
 /// ./apiserver-data.
@@ -60,6 +63,26 @@ pub(crate) struct Cli {
     /// Serve reads and watches from memory.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     watch_cache: bool,
+    /// Changes that the memory keeps of each resource, whatever their age; 0 serves only those of --watch-cache-sizes
+    /// from memory.
+    #[arg(long, value_name = "CHANGES", default_value_t = 100)]
+    default_watch_cache_size: usize,
+    /// The same for single resources, joined by commas: pods#1000,deployments.apps#0. 0 serves a resource from the
+    /// backend.
+    #[arg(long, value_name = "RESOURCE#CHANGES", value_delimiter = ',', value_parser = watch_cache_size)]
+    watch_cache_sizes: Vec<(String, usize)>,
+    /// Memory for the history of single resources, and its age, joined by commas: pods#256Mi/5m,secrets#16Mi.
+    #[arg(long, value_name = "RESOURCE#BYTES[/AGE]", value_delimiter = ',', value_parser = history)]
+    watch_cache_history: Vec<History>,
+    /// Memory for the history of all resources together.
+    #[arg(long, value_name = "BYTES", default_value = "512Mi", value_parser = bytes)]
+    watch_cache_total_history: usize,
+    /// Memory for the objects of single resources: with more they are served from the backend. Joined by commas.
+    #[arg(long, value_name = "RESOURCE#BYTES", value_delimiter = ',', value_parser = live_bytes)]
+    watch_cache_live_bytes: Vec<(String, usize)>,
+    /// Fields and labels by which objects are found fast, joined by commas: pods#spec.nodeName;l:app.
+    #[arg(long, value_name = "RESOURCE#INDEX[;INDEX]", value_delimiter = ',', value_parser = watch_cache_indexes)]
+    watch_cache_indexes: Vec<(String, Vec<Index>)>,
     /// An EncryptionConfiguration file.
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
@@ -84,6 +107,12 @@ pub(crate) struct Cli {
     /// CustomResourceDefinition manifests, in a file or a directory.
     #[arg(long, value_name = "FILE|DIR")]
     custom_resource_definitions: Option<PathBuf>,
+    /// So long the server goes on as before when it is to stop, but for /readyz.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, allow_hyphen_values = true)]
+    shutdown_delay_duration: Duration,
+    /// So long the ends of watches are spread when the server stops.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, allow_hyphen_values = true)]
+    shutdown_watch_termination_grace_period: Duration,
     /// Log more: 0 warnings, 1 the default, up to 4.
     #[arg(short, long = "v", value_name = "LEVEL", default_value_t = 1)]
     verbosity: u8,
@@ -103,6 +132,7 @@ impl Cli {
 
     /// The configuration that these flags ask for. Checked when the server starts.
     pub(crate) fn into_config(self) -> ServerConfig {
+        let caches = self.caches();
         let storage = StorageConfig::default()
             .with_backend(self.storage_backend)
             .with_data_dir(self.data_dir)
@@ -120,6 +150,7 @@ impl Cli {
             .with_prefix(self.etcd_prefix)
             .with_media_type(self.storage_media_type)
             .with_watch_cache(self.watch_cache)
+            .with_caches(caches)
             .with_encryption_config(self.encryption_provider_config);
         let mut config = ServerConfig::new(storage);
         config.listen = Listen {
@@ -133,7 +164,33 @@ impl Cli {
         };
         config.token_auth_file = self.token_auth_file;
         config.custom_resource_definitions = self.custom_resource_definitions;
+        config.shutdown = ShutdownConfig {
+            delay: self.shutdown_delay_duration,
+            watches: self.shutdown_watch_termination_grace_period,
+            ..ShutdownConfig::default()
+        };
         config
+    }
+
+    /// What is said of a resource twice holds as it was said last.
+    fn caches(&self) -> CachesConfig {
+        let mut caches = CachesConfig::default();
+        caches.default_size = self.default_watch_cache_size;
+        caches.total_history_bytes = self.watch_cache_total_history;
+        for (resource, size) in &self.watch_cache_sizes {
+            caches.rule(resource).size = Some(*size);
+        }
+        for (resource, bytes, time) in &self.watch_cache_history {
+            let rule = caches.rule(resource);
+            (rule.history_bytes, rule.history_time) = (Some(*bytes), *time);
+        }
+        for (resource, bytes) in &self.watch_cache_live_bytes {
+            caches.rule(resource).live_bytes = Some(*bytes);
+        }
+        for (resource, indexes) in &self.watch_cache_indexes {
+            caches.rule(resource).indexes.clone_from(indexes);
+        }
+        caches
     }
 }
 
@@ -150,6 +207,43 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// A number of bytes: `64Mi`, `1G`, `1000`.
+fn bytes(text: &str) -> Result<usize, &'static str> {
+    let digits = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale: usize = match unit {
+        "" => 1,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        _ => return Err("no number of bytes; write it like 64Mi, 1G or 1000"),
+    };
+    let number = number.parse::<usize>().ok();
+    number
+        .and_then(|number| number.checked_mul(scale))
+        .ok_or("no number of bytes; write it like 64Mi, 1G or 1000")
+}
+
+/// Bytes and age of the history of a resource.
+type History = (String, usize, Option<Duration>);
+
+fn history(entry: &str) -> Result<History, &'static str> {
+    let (resource, value) = entry.split_once('#').ok_or("write it like pods#256Mi/5m")?;
+    let (size, age) = match value.split_once('/') {
+        Some((size, age)) => (size, Some(duration(age)?)),
+        None => (value, None),
+    };
+    Ok((resource.to_owned(), bytes(size)?, age))
+}
+
+fn live_bytes(entry: &str) -> Result<(String, usize), &'static str> {
+    let (resource, value) = entry.split_once('#').ok_or("write it like pods#256Mi")?;
+    Ok((resource.to_owned(), bytes(value)?))
+}
+
 fn not_negative(text: &str) -> Result<(), &'static str> {
     if text.starts_with('-') {
         return Err("must not be negative");
@@ -157,7 +251,8 @@ fn not_negative(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Runs the program: reads the command line, serves until SIGTERM or SIGINT, drains, and exits 0.
+/// Runs the program: reads the command line, serves until SIGTERM or SIGINT, drains, and exits 0. A second signal ends it
+/// at once.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
@@ -174,19 +269,29 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(serve(cli.into_config()))
+    let code = runtime.block_on(serve(cli.into_config()));
+    // Nothing is waited for that did not end in its time.
+    runtime.shutdown_background();
+    code
 }
 
 async fn serve(config: ServerConfig) -> ExitCode {
     // Before anything else, so that a signal during the start is not lost.
-    let signals = match Signals::new() {
+    let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
             eprintln!("error: cannot wait for signals: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let server = match Server::start(config).await {
+    let started = tokio::select! {
+        started = Server::start(config) => started,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before it was ready");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let server = match started {
         Ok(server) => server,
         Err(error) => {
             report(&error);
@@ -194,10 +299,15 @@ async fn serve(config: ServerConfig) -> ExitCode {
         }
     };
     println!("apiserver is ready: {}", server.url());
-    let signal = signals.wait().await;
+    let signal = signals.next().await;
     tracing::info!(signal, "shutting down");
-    server.shutdown().await;
-    ExitCode::SUCCESS
+    tokio::select! {
+        () = server.shutdown() => ExitCode::SUCCESS,
+        signal = signals.next() => {
+            tracing::warn!(signal, "ended at once, what was under way is cut");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Says what is wrong, one line each.
@@ -224,7 +334,7 @@ impl Signals {
         })
     }
 
-    async fn wait(mut self) -> &'static str {
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -292,5 +402,92 @@ mod tests {
                 }
             }
         }
+    }
+
+    // covers: storagebackend/B-FLG-09, storagebackend/B-FLG-10, storagebackend/B-WCS-04
+    #[test]
+    fn caches_are_told_of_by_resource_and_what_is_said_last_holds() {
+        let storage = parse(&[]).unwrap().storage;
+        assert!(storage.watch_cache);
+        assert_eq!(storage.caches, CachesConfig::default());
+
+        let storage = parse(&[
+            "--watch-cache=false",
+            "--default-watch-cache-size=7",
+            "--watch-cache-sizes=pods#0,deployments.apps#5,pods#9",
+            "--watch-cache-sizes=secrets#0",
+            "--watch-cache-history=pods#64Ki/5m,configmaps#1G",
+            "--watch-cache-total-history=1Gi",
+            "--watch-cache-live-bytes=events#12",
+            "--watch-cache-indexes=pods#spec.nodeName;l:app",
+        ])
+        .unwrap()
+        .storage;
+        assert!(!storage.watch_cache);
+        let mut want = CachesConfig::default();
+        want.default_size = 7;
+        want.total_history_bytes = 1 << 30;
+        want.rule("deployments.apps").size = Some(5);
+        want.rule("secrets").size = Some(0);
+        let pods = want.rule("pods");
+        (pods.size, pods.history_bytes) = (Some(9), Some(64 << 10));
+        pods.history_time = Some(Duration::from_secs(300));
+        pods.indexes = vec![Index::Field("spec.nodeName".into()), Index::Label("app".into())];
+        want.rule("configmaps").history_bytes = Some(1_000_000_000);
+        want.rule("events").live_bytes = Some(12);
+        assert_eq!(storage.caches, want);
+    }
+
+    // covers: storagebackend/B-WCS-01, storagebackend/B-WCS-02
+    #[test]
+    fn what_is_said_of_caches_and_makes_no_sense_is_refused_by_flag() {
+        for (flag, value, text) in [
+            ("--watch-cache-sizes", "pods", "invalid value of watch cache size: pods"),
+            (
+                "--watch-cache-sizes",
+                "a#1,pods#x",
+                "invalid size of watch cache size: pods#x",
+            ),
+            (
+                "--watch-cache-sizes",
+                "pods#-1",
+                "watch cache size cannot be negative: pods#-1",
+            ),
+            ("--default-watch-cache-size", "-1", "-1"),
+            ("--watch-cache-history", "pods", "write it like"),
+            ("--watch-cache-history", "pods#1Ti", "no number of bytes"),
+            ("--watch-cache-history", "pods#1Mi/5", "no duration"),
+            ("--watch-cache-history", "pods#1Mi/-5m", "must not be negative"),
+            (
+                "--watch-cache-total-history",
+                "99999999999999999999",
+                "no number of bytes",
+            ),
+            (
+                "--watch-cache-total-history",
+                "18446744073709551615Gi",
+                "no number of bytes",
+            ),
+            ("--watch-cache-live-bytes", "pods", "write it like"),
+            ("--watch-cache-indexes", "pods#", "an index is"),
+        ] {
+            let error = parse(&[&format!("{flag}={value}")]).expect_err(value).to_string();
+            assert!(error.contains(flag) && error.contains(text), "{flag} {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_to_stop_has_upstreams_flags() {
+        assert_eq!(parse(&[]).unwrap().shutdown, ShutdownConfig::default());
+        let flags = [
+            "--shutdown-delay-duration=5s",
+            "--shutdown-watch-termination-grace-period=1m",
+        ];
+        let shutdown = parse(&flags).unwrap().shutdown;
+        assert_eq!(
+            (shutdown.delay, shutdown.watches),
+            (Duration::from_secs(5), Duration::from_secs(60))
+        );
+        assert!(parse(&["--shutdown-delay-duration=-5s"]).is_err());
     }
 }

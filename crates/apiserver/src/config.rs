@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apiserver_storage_api::time::{Clock, SystemClock};
 
@@ -26,6 +27,8 @@ pub struct ServerConfig {
     /// Bytes for other forms of objects (compressed, in another version), which are made once and shared by all clients.
     /// Default 128 MiB.
     pub form_bytes: usize,
+    /// How the server stops.
+    pub shutdown: ShutdownConfig,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
 }
@@ -39,6 +42,28 @@ pub struct Listen {
     pub insecure_port: Option<u16>,
     /// The port for HTTPS. Port 0 takes a free one.
     pub secure_port: Option<u16>,
+}
+
+/// How a server stops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutdownConfig {
+    /// So long everything works as before, but for `/readyz`, so that load balancers notice. Default 0.
+    pub delay: Duration,
+    /// How long requests that are under way may take to finish. Default 60 s.
+    pub requests: Duration,
+    /// So long the ends of watches are spread, so that their clients do not come back all at once; at least 200 end in a
+    /// second. Default 0: all end at once.
+    pub watches: Duration,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            requests: Duration::from_secs(60),
+            watches: Duration::ZERO,
+        }
+    }
 }
 
 /// The files of the secure port.
@@ -64,6 +89,7 @@ impl ServerConfig {
             token_auth_file: None,
             custom_resource_definitions: None,
             form_bytes: 128 << 20,
+            shutdown: ShutdownConfig::default(),
             clock: SystemClock::shared(),
         }
     }

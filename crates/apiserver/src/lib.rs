@@ -18,7 +18,7 @@ pub use apiserver_registry as registry;
 pub use apiserver_resources as resources;
 
 pub use self::cli::run;
-pub use self::config::{Fault, Listen, ServerConfig, StartError, TlsFiles};
+pub use self::config::{Fault, Listen, ServerConfig, ShutdownConfig, StartError, TlsFiles};
 pub use self::server::Server;
 
 /// The storage layers.

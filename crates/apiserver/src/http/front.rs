@@ -12,7 +12,6 @@ use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use apiserver_registry::{Admission, ApiError, RequestContext, UserInfo};
 use apiserver_storage_api::Forms;
@@ -24,11 +23,14 @@ use crate::http::health::{self, Check};
 use crate::http::path::{self, BadPath, RequestInfo, ResourcePath, Verb};
 use crate::http::query::{self, Query};
 use crate::http::respond;
+use crate::http::trace::Trace;
+use crate::http::under_way::{UnderWay, held};
 use crate::http::verbs::Call;
 use crate::http::warnings;
 use crate::kinds::catalog::Catalogs;
 use crate::server::auth::{Identity, Tokens};
 use crate::server::listener::{Handler, Peer};
+use crate::server::shutdown::Signals;
 
 /// The deadline of everything that is no watch (`apiserver-http/LIM-01`).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -51,10 +53,9 @@ pub(crate) struct Inner {
     /// Whether everything that is needed to serve is there.
     pub(crate) started: Arc<std::sync::atomic::AtomicBool>,
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
-    /// Shutdown was asked for: not ready any more.
-    pub(crate) stopping: CancellationToken,
-    /// No new work is taken, watches end.
-    pub(crate) draining: CancellationToken,
+    pub(crate) signals: Signals,
+    /// What a server that stops waits for.
+    pub(crate) under_way: Arc<UnderWay>,
     pub(crate) limits: Limits,
     /// Forms of entries that are made once for all clients.
     pub(crate) forms: Arc<Forms>,
@@ -82,7 +83,9 @@ impl Handler for Front {
             None => HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("")),
         };
         let head = request.method() == Method::HEAD;
-        let answered = AssertUnwindSafe(self.answer(request, peer)).catch_unwind().await;
+        let answered = AssertUnwindSafe(self.answer(request, peer, &audit_id))
+            .catch_unwind()
+            .await;
         let mut response = answered.unwrap_or_else(|_| {
             let text = "This request caused apiserver to panic. Look in the logs for details.\n";
             let mut response = respond::text(StatusCode::INTERNAL_SERVER_ERROR, text);
@@ -109,7 +112,7 @@ impl Front {
         Self(Arc::new(inner))
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer, audit_id: &HeaderValue) -> Response<Body> {
         let (parts, body) = request.into_parts();
         // Without TLS only programs of this machine are served: a web page whose name was bound to 127.0.0.1 must
         // not get at the data, so the name in Host has to be a loopback one.
@@ -134,7 +137,7 @@ impl Front {
         };
         match info {
             RequestInfo::Path => self.plain_path(&parts.method, path, &parts.headers, &query),
-            RequestInfo::Resource(info) => self.resource(info, query, parts.headers, user, body).await,
+            RequestInfo::Resource(info) => self.resource(info, query, parts.headers, user, body, audit_id).await,
         }
     }
 
@@ -167,9 +170,16 @@ impl Front {
         headers: HeaderMap,
         user: Option<UserInfo>,
         body: Incoming,
+        audit_id: &HeaderValue,
     ) -> Response<Body> {
         let started = self.0.clock.monotonic();
         let verb = path.verb;
+        let trace = Trace::start(&self.0.clock, started, &path);
+        // Before it is looked whether requests are still taken: who stops the server sees this one, or it sees that.
+        let (under_way, ending) = match verb {
+            Verb::Watch => self.0.under_way.watch(),
+            _ => (self.0.under_way.requests.token(), self.0.signals.draining.clone()),
+        };
         let resource = path.resource.clone();
         let catalog = self.0.catalogs.current();
         let Some(served) = catalog.find(&path) else {
@@ -196,10 +206,16 @@ impl Front {
             headers: headers.clone(),
             context: Arc::clone(&context),
             forms: Arc::clone(&self.0.forms),
-            draining: self.0.draining.clone(),
+            draining: ending,
         };
         let result = match served.routes(&call.path) {
-            Ok(()) => self.limited(verb, &query, call.run(body)).await,
+            Ok(()) => {
+                let run = self.limited(verb, &query, call.run(body));
+                match &trace {
+                    Some(trace) => trace.latency().scope(run).await,
+                    None => run.await,
+                }
+            }
             Err(error) => Err(error),
         };
         let mut response = result.unwrap_or_else(|error| respond::error(&error, &headers, &query));
@@ -218,6 +234,12 @@ impl Front {
             let [verb, resource, _] = labels;
             metrics::histogram!("apiserver_request_duration_seconds", &[verb, resource]).record(took.as_secs_f64());
         }
+        let trace = trace.and_then(|trace| trace.handled(audit_id, response.status()));
+        // Other answers are there in one piece, and go out before their connection closes.
+        let is_stream = matches!(verb, Verb::List | Verb::Watch);
+        if is_stream || trace.is_some() {
+            response = held(response, (under_way, trace));
+        }
         response
     }
 
@@ -228,8 +250,8 @@ impl Front {
         query: &Query,
         run: impl Future<Output = Result<Response<Body>, ApiError>> + Send,
     ) -> Result<Response<Body>, ApiError> {
-        if self.0.draining.is_cancelled() {
-            return Err(ApiError::service_unavailable("the server is shutting down"));
+        if self.0.signals.draining.is_cancelled() {
+            return Err(ApiError::service_unavailable("the server is shutting down").with_retry_after(1));
         }
         if verb == Verb::Watch {
             return run.await;
@@ -303,7 +325,7 @@ impl Front {
             ),
             Check::new(
                 "shutdown",
-                if self.0.stopping.is_cancelled() {
+                if self.0.signals.stopping.is_cancelled() {
                     Err("process is shutting down".into())
                 } else {
                     Ok(())

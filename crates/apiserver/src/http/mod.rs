@@ -10,6 +10,8 @@ mod gzip;
 mod list_writer;
 pub(crate) mod pretty;
 pub(crate) mod respond;
+mod trace;
+pub(crate) mod under_way;
 pub(crate) mod verbs;
 pub(crate) mod warnings;
 

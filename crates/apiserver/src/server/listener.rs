@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::body::Body;
+use crate::server::shutdown::Signals;
 
 /// How long a client may take for the TLS handshake and for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(32);
@@ -40,20 +41,20 @@ pub(crate) trait Handler: Clone + Send + Sync + 'static {
     fn handle(&self, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Body>> + Send;
 }
 
-/// Accepts until `stop`; then the listener closes and every connection finishes what it is doing. Ends when all
-/// connections have ended.
+/// Accepts until nothing new is taken; then the listener closes and every connection finishes what it is doing, unless
+/// it is cut. Ends when all connections have ended.
 pub(crate) async fn serve<H: Handler>(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     handler: H,
-    stop: CancellationToken,
+    signals: Signals,
 ) {
     let acceptor = tls.map(TlsAcceptor::from);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
+            () = signals.draining.cancelled() => break,
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
@@ -73,22 +74,29 @@ pub(crate) async fn serve<H: Handler>(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot switch off Nagle's algorithm");
         }
-        let (handler, stop, acceptor) = (handler.clone(), stop.clone(), acceptor.clone());
+        let (handler, signals, acceptor) = (handler.clone(), signals.clone(), acceptor.clone());
         let peer = Peer {
             address,
             secure: acceptor.is_some(),
         };
         connections.spawn(async move {
-            match acceptor {
-                None => connection(stream, handler, peer, stop).await,
-                Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, handler, peer, stop).await,
-                    Ok(Err(error)) => {
-                        metrics::counter!("apiserver_tls_handshake_errors_total").increment(1);
-                        tracing::debug!(%error, peer = %peer.address, "TLS handshake failed");
-                    }
-                    Err(_) => tracing::debug!(peer = %peer.address, "TLS handshake timed out"),
-                },
+            let draining = signals.draining;
+            let served = async {
+                match acceptor {
+                    None => connection(stream, handler, peer, draining).await,
+                    Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => connection(stream, handler, peer, draining).await,
+                        Ok(Err(error)) => {
+                            metrics::counter!("apiserver_tls_handshake_errors_total").increment(1);
+                            tracing::debug!(%error, peer = %peer.address, "TLS handshake failed");
+                        }
+                        Err(_) => tracing::debug!(peer = %peer.address, "TLS handshake timed out"),
+                    },
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = signals.cut.cancelled() => {}
             }
         });
     }
@@ -97,7 +105,7 @@ pub(crate) async fn serve<H: Handler>(
     connections.wait().await;
 }
 
-async fn connection<S, H>(stream: S, handler: H, peer: Peer, stop: CancellationToken)
+async fn connection<S, H>(stream: S, handler: H, peer: Peer, draining: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Handler,
@@ -122,7 +130,7 @@ where
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = serving.as_mut() => result,
-        () = stop.cancelled() => {
+        () = draining.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod listener;
+pub(crate) mod shutdown;
 
 mod bootstrap;
 mod tls;
@@ -13,22 +14,21 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use apiserver_storage_api::Forms;
 use apiserver_storagebackend::{Factory, OpenError};
 
-use crate::config::{Fault, Listen, ServerConfig, StartError};
+use crate::config::{Fault, Listen, ServerConfig, ShutdownConfig, StartError};
 use crate::http::documents::Documents;
 use crate::http::front::{Front, Inner, Limits};
+use crate::http::under_way::UnderWay;
 use crate::kinds::admission::NamespaceLifecycle;
 use crate::kinds::catalog::Catalogs;
 use crate::kinds::definitions::Definitions;
 use crate::kinds::install;
 use crate::server::auth::Tokens;
+use crate::server::shutdown::Signals;
 
-/// How long requests under way may take to finish once the server stops.
-const DRAIN: Duration = Duration::from_secs(60);
 /// How long the start waits for a storage that cannot be reached, and for the kinds to be readable.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -50,8 +50,9 @@ pub struct Server {
     insecure: Option<SocketAddr>,
     secure: Option<SocketAddr>,
     factory: Factory,
-    stopping: CancellationToken,
-    draining: CancellationToken,
+    signals: Signals,
+    under_way: Arc<UnderWay>,
+    stop: ShutdownConfig,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -109,7 +110,7 @@ impl Server {
             catalogs: catalogs.clone(),
             clock: Arc::clone(&config.clock),
         };
-        let (stopping, draining) = (CancellationToken::new(), CancellationToken::new());
+        let (signals, under_way) = (Signals::default(), Arc::<UnderWay>::default());
         let started = Arc::new(AtomicBool::new(false));
         let (insecure, secure) = bind(&config.listen).await?;
         let address =
@@ -118,8 +119,9 @@ impl Server {
             insecure: address(&insecure),
             secure: address(&secure),
             factory: factory.clone(),
-            stopping: stopping.clone(),
-            draining: draining.clone(),
+            signals: signals.clone(),
+            under_way: Arc::clone(&under_way),
+            stop: config.shutdown.clone(),
             tasks: Vec::new(),
         };
         let health = factory.clone();
@@ -137,8 +139,8 @@ impl Server {
             storage_health: Arc::new(move || health.health()),
             started: Arc::clone(&started),
             metrics: crate::metrics::renderer(),
-            stopping,
-            draining: draining.clone(),
+            signals: signals.clone(),
+            under_way,
             limits: Limits::default(),
             forms: Arc::new(Forms::new(config.form_bytes)),
         });
@@ -149,7 +151,7 @@ impl Server {
                     listener,
                     tls,
                     front.clone(),
-                    draining.clone(),
+                    signals.clone(),
                 )));
             }
         }
@@ -159,13 +161,19 @@ impl Server {
             &catalogs,
             namespaces,
             definitions,
-            draining,
+            signals.draining,
             START_TIMEOUT,
         )
         .await;
         match prepared {
             Ok(task) => server.tasks.push(task),
             Err(error) => {
+                // Nobody was told that it is there.
+                server.stop = ShutdownConfig {
+                    delay: Duration::ZERO,
+                    requests: Duration::ZERO,
+                    watches: Duration::ZERO,
+                };
                 server.shutdown().await;
                 return Err(error);
             }
@@ -193,28 +201,17 @@ impl Server {
         }
     }
 
-    /// Takes no more requests, ends the watches, waits for what is under way, and closes the storage.
+    /// Takes no more requests, waits for those that are under way, ends the watches, and closes the storage; each within
+    /// its time ([`ServerConfig::shutdown`]), whatever clients and storage do.
     pub async fn shutdown(mut self) {
-        self.stopping.cancel();
-        self.draining.cancel();
-        for task in &mut self.tasks {
-            match tokio::time::timeout(DRAIN, &mut *task).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a task of the server failed"),
-                Err(_) => {
-                    tracing::warn!("requests did not end in time and are cut off");
-                    task.abort();
-                }
-            }
-        }
-        self.factory.close().await;
+        let mut tasks = std::mem::take(&mut self.tasks);
+        shutdown::stop(&self.signals, &self.under_way, &self.factory, &mut tasks, &self.stop).await;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stopping.cancel();
-        self.draining.cancel();
+        self.signals.all();
         for task in &self.tasks {
             task.abort();
         }

@@ -39,7 +39,7 @@ pub(crate) struct Call {
     pub(crate) api_version: String,
     /// Forms of entries that are made once for all clients.
     pub(crate) forms: Arc<Forms>,
-    /// Ends when the server stops taking requests.
+    /// Ends the watch, when the server stops.
     pub(crate) draining: CancellationToken,
 }
 
