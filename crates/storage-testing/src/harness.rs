@@ -96,7 +96,7 @@ pub trait Harness: Sized + Send + Sync + 'static {
 }
 
 /// How long a case may take. What it waits for comes within milliseconds; this only turns a hang into a failure.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(180);
 
 /// Runs one case on a runtime of its own, or says why not. Called by [`conformance!`](crate::conformance).
 #[doc(hidden)]

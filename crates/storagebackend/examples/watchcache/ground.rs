@@ -8,7 +8,7 @@ use apiserver_storage_api::{CreateOptions, ListAt, ListOptions, ResourceInfo, Re
 use apiserver_storage_cacher::{Cacher, CacherConfig};
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use apiserver_storage_etcd3::{EtcdConfig, EtcdKv};
-use apiserver_storage_kv::{KvStore, KvStoreConfig};
+use apiserver_storage_kv::{Kv as _, KvStore, KvStoreConfig};
 use apiserver_storage_transform::Identity;
 use futures::StreamExt;
 use tempfile::TempDir;
@@ -124,10 +124,24 @@ impl Ground {
 
     /// A ready cache as a server has it, but for what would disturb: no comparison with the store at some time.
     pub(crate) async fn cache(&self) -> Result<Arc<Cacher>> {
+        Self::cache_over(Arc::clone(&self.store)).await
+    }
+
+    /// The same over another store.
+    pub(crate) async fn cache_over(store: Arc<dyn Storage>) -> Result<Arc<Cacher>> {
         let config = CacherConfig::default().with_check_period(None);
-        let cache = Arc::new(Cacher::new(Arc::clone(&self.store), config));
+        let cache = Arc::new(Cacher::new(store, config));
         cache.wait_ready().await?;
         Ok(cache)
+    }
+
+    /// Gives up the history of the backend before a revision.
+    pub(crate) async fn compact(&self, revision: Revision) -> Result<()> {
+        match &self.kv {
+            Opened::Etcd(kv) => kv.compact(revision).await?,
+            Opened::Embedded(kv) => kv.compact(revision).await?,
+        }
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ mod etcd;
 mod latency;
 
 mod bare;
+mod below;
 mod callers;
 mod ground;
 mod init;
@@ -32,6 +33,7 @@ mod options;
 mod pods;
 mod report;
 mod suite;
+mod troubles;
 mod watching;
 mod writing;
 
@@ -65,6 +67,9 @@ fn main() -> Result<()> {
             Workload::Write => writing::write(&options).await,
             Workload::Stalled => writing::stalled(&options).await,
             Workload::Lists => memory::lists(&options).await,
+            Workload::Crowd => troubles::crowd(&options).await,
+            Workload::IdleKind => troubles::idle_kind(&options).await,
+            Workload::Relist => troubles::relist(&options).await,
             Workload::All => suite::all(&options).await,
         }
     })

@@ -26,6 +26,12 @@ pub(crate) enum Workload {
     Stalled,
     /// Full lists, read slowly: their memory.
     Lists,
+    /// Consistent lists by very many callers, and what they ask of the store below.
+    Crowd,
+    /// Paged lists of a kind that nobody writes to, after its history was compacted.
+    IdleKind,
+    /// The cache lists again while watches are open.
+    Relist,
     /// Everything, on both backends, each in a process of its own.
     All,
 }

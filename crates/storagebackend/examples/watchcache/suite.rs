@@ -114,6 +114,9 @@ fn items(options: &Options) -> Vec<Item> {
     }
     both(&format!("stalled -w 1000 --rate 300 -d {seconds}"), "", false);
     both("lists -p 10", "", false);
+    both("crowd -p 1000 -d 3", "", false);
+    both("idle-kind", "", true);
+    both("relist -w 1000 --scope node", "", false);
     items
 }
 
