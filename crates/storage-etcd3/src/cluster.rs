@@ -4,6 +4,7 @@
 //! members cannot be reached. A write is repeated only if it surely was not sent: a repeated one might meet itself.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,13 +14,15 @@ use parking_lot::Mutex;
 use apiserver_storage_api::time::{Clock, jitter};
 use apiserver_storage_api::{BoxError, Revision};
 use apiserver_storage_kv::{KvError, KvResult};
-use etcd_client::ResponseHeader;
 use tokio::sync::{Notify, watch};
+use tonic::Status;
 
 use crate::config::{EtcdConfig, EtcdConfigError};
-use crate::error::{Failure, classify, fault};
-use crate::member::{Clients, Member, Trust, trust_of};
+use crate::error::{Failure, classify_status, fault};
+use crate::member::{Member, Trust, trust_of};
 use crate::metered::Method;
+use crate::proto::{RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse};
+use crate::rpc::Rpc;
 use crate::tls::Tls;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
@@ -122,33 +125,36 @@ impl Cluster {
         }
     }
 
-    /// A call that only reads.
-    pub(crate) async fn read<T, F>(&self, call: impl Fn(&Clients) -> F) -> KvResult<T>
-    where
-        F: Future<Output = Result<T, etcd_client::Error>>,
-    {
+    /// Reads keys.
+    pub(crate) async fn range(&self, request: &RangeRequest) -> KvResult<RangeResponse> {
+        let call = |rpc: Arc<Rpc>| {
+            let request = request.clone();
+            async move { rpc.range(request).await }
+        };
         self.call(Effect::Read, Method::Range, call).await
     }
 
     /// A call that can be repeated, and is no read.
-    pub(crate) async fn repeatable<T, F>(&self, method: Method, call: impl Fn(&Clients) -> F) -> KvResult<T>
+    pub(crate) async fn repeatable<T, F>(&self, method: Method, call: impl Fn(Arc<Rpc>) -> F) -> KvResult<T>
     where
-        F: Future<Output = Result<T, etcd_client::Error>>,
+        F: Future<Output = Result<T, Status>>,
     {
         self.call(Effect::Read, method, call).await
     }
 
-    /// A call that changes something.
-    pub(crate) async fn write<T, F>(&self, call: impl Fn(&Clients) -> F) -> KvResult<T>
-    where
-        F: Future<Output = Result<T, etcd_client::Error>>,
-    {
+    /// A transaction that changes something. `attempted` is called before each attempt.
+    pub(crate) async fn txn(&self, request: &TxnRequest, attempted: impl Fn()) -> KvResult<TxnResponse> {
+        let call = |rpc: Arc<Rpc>| {
+            attempted();
+            let request = request.clone();
+            async move { rpc.txn(request).await }
+        };
         self.call(Effect::Write, Method::Txn, call).await
     }
 
-    async fn call<T, F>(&self, effect: Effect, method: Method, call: impl Fn(&Clients) -> F) -> KvResult<T>
+    async fn call<T, F>(&self, effect: Effect, method: Method, call: impl Fn(Arc<Rpc>) -> F) -> KvResult<T>
     where
-        F: Future<Output = Result<T, etcd_client::Error>>,
+        F: Future<Output = Result<T, Status>>,
     {
         let mut retry = Retry::new(self, self.config.retry_deadline);
         loop {
@@ -158,8 +164,9 @@ impl Cluster {
             let (index, member) = self.current();
             // On the heap: a call of the client takes many kilobytes, and every layer above would hold and move them.
             let attempt = Box::pin(async {
-                let clients = member.clients().await.map_err(not_sent)?;
-                method.counted(call(&clients)).await.map_err(classify)
+                let rpc = member.rpc().await.map_err(|status| not_sent(&status))?;
+                let answer = method.counted(call(rpc)).await;
+                answer.map_err(|status| classify_status(&status))
             });
             let cause = match self.watched(attempt).await {
                 Some(Ok(answer)) => return Ok(answer),
@@ -231,9 +238,9 @@ impl Cluster {
     /// store went back behind it; in any case when it is another store.
     pub(crate) fn observe(&self, header: Option<ResponseHeader>, mark: Option<Mark>) -> KvResult<Revision> {
         let header = header.ok_or_else(|| fault("an answer without header"))?;
-        let revision = positive(header.revision())?;
+        let revision = positive(header.revision)?;
         let mut identity = self.identity.lock();
-        let same = identity.cluster == 0 || identity.cluster == header.cluster_id();
+        let same = identity.cluster == 0 || identity.cluster == header.cluster_id;
         let current = mark.is_none_or(|mark| mark.generation == identity.generation);
         if same && !current {
             return Err(KvError::Reset);
@@ -242,17 +249,17 @@ impl Cluster {
         if !same || behind {
             let (was, highest) = (identity.cluster, identity.highest);
             *identity = Identity {
-                cluster: header.cluster_id(),
+                cluster: header.cluster_id,
                 highest: revision.get(),
                 generation: identity.generation + 1,
             };
             drop(identity);
-            let is = header.cluster_id();
+            let is = header.cluster_id;
             tracing::error!(was, is, highest, %revision, "the etcd cluster is another one, or went back");
             metrics::counter!("apiserver_storage_etcd_resets_total").increment(1);
             return Err(KvError::Reset);
         }
-        identity.cluster = header.cluster_id();
+        identity.cluster = header.cluster_id;
         identity.highest = identity.highest.max(revision.get());
         Ok(revision)
     }
@@ -277,16 +284,16 @@ impl Cluster {
             return member.trust();
         }
         let status = async {
-            let clients = member.clients().await?;
+            let rpc = member.rpc().await?;
             // The connection that this may make is no reason to ask once more.
-            let status = Method::Status.counted(clients.maintenance.clone().status()).await;
+            let status = Method::Status.counted(rpc.status()).await;
             member.lines.take_made();
             status
         };
         if let Some(Ok(status)) = self.within(self.config.health_timeout, status).await {
-            let trust = trust_of(status.version());
+            let trust = trust_of(&status.version);
             if trust == Trust::No && member.trust() != Trust::No {
-                let (server, version) = (&member.server, status.version());
+                let (server, version) = (&member.server, &status.version);
                 tracing::warn!(server, version, "this etcd reports no trustworthy progress on watches");
             }
             member.set_trust(trust);
@@ -296,8 +303,8 @@ impl Cluster {
 }
 
 /// Logging in failed: whatever it was, the call itself was not sent.
-fn not_sent(error: etcd_client::Error) -> Failure {
-    match classify(error) {
+fn not_sent(status: &Status) -> Failure {
+    match classify_status(status) {
         Failure::Lost(cause) | Failure::NotSent(cause) => Failure::NotSent(cause),
         answer @ Failure::Answer(_) => answer,
     }

@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future};
 
 use apiserver_storage_api::Revision;
@@ -21,6 +21,7 @@ use apiserver_storage_kv::{KvError, KvResult, KvWatchItem, WatchRequest};
 
 use crate::config::EtcdConfig;
 use crate::convert;
+use crate::proto::{Compare, Operation, PutRequest, RangeRequest, TxnRequest};
 use crate::shared::Shared;
 use crate::watch;
 
@@ -106,11 +107,18 @@ async fn over_budget(shared: &Shared, budget: Option<NonZeroU64>) -> Revision {
 /// Tries to win a cycle, and compacts at the target if it did.
 async fn cycle(shared: &Shared, state: State, target: Option<Revision>) -> KvResult<State> {
     let written = target.map_or(0, Revision::get);
-    let txn = Txn::new()
-        .when([Compare::version(KEY, CompareOp::Equal, state.time)])
-        .and_then([TxnOp::put(KEY, written.to_string(), None)])
-        .or_else([TxnOp::get(KEY, None)]);
-    let (answer, now) = shared.transaction(|| txn.clone()).await?;
+    let key = || Bytes::from_static(KEY.as_bytes());
+    let put = Operation::Put(PutRequest {
+        key: key(),
+        value: written.to_string().into(),
+        ..PutRequest::default()
+    });
+    let get = Operation::Range(RangeRequest {
+        key: key(),
+        ..RangeRequest::default()
+    });
+    let txn = TxnRequest::new(Compare::version(key(), state.time), put, Some(get));
+    let (answer, now) = shared.transaction(&txn, || {}).await?;
     if !answer.succeeded {
         // deviates: storage-etcd3/COMPACT-14: a key that somebody deleted is the beginning of time, not a crash.
         let Some(stored) = convert::else_branch(answer)? else {

@@ -3,25 +3,35 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etcd_client::proto::{PbEvent, PbKeyValue, PbTxnOpResponse, PbTxnResponse};
+use etcd_client::proto::PbEvent;
 
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvError, KvEvent, KvPair, KvResult, LeaseId};
 
 use crate::cluster::positive;
 use crate::error::fault;
+use crate::proto::{KeyValue, TxnResponse};
 
-/// etcd's word for "to the end of all keys".
-pub(crate) const TO_THE_END: &[u8] = &[0];
+/// etcd's word for the first of all keys, and for the end of all keys.
+const NUL: &[u8] = &[0];
+
+/// A key as requests hold it.
+pub(crate) fn key(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
 
 /// The first key in etcd's form, which knows no empty one.
-pub(crate) fn start_key(key: &str) -> Vec<u8> {
-    if key.is_empty() { vec![0] } else { key.into() }
+pub(crate) fn start_key(start: &str) -> Bytes {
+    if start.is_empty() {
+        Bytes::from_static(NUL)
+    } else {
+        key(start)
+    }
 }
 
 /// The end of a range in etcd's form.
-pub(crate) fn end_key(end: Option<&str>) -> Vec<u8> {
-    end.map_or_else(|| TO_THE_END.to_vec(), Into::into)
+pub(crate) fn end_key(end: Option<&str>) -> Bytes {
+    end.map_or(Bytes::from_static(NUL), key)
 }
 
 /// A revision in etcd's form; `None` for one that it cannot express, which is far in the future.
@@ -29,20 +39,19 @@ pub(crate) fn signed(revision: Revision) -> Option<i64> {
     i64::try_from(revision.get()).ok()
 }
 
-pub(crate) fn key(bytes: Vec<u8>) -> KvResult<Arc<str>> {
-    match String::from_utf8(bytes) {
+/// The text of a stored key.
+pub(crate) fn stored_key(bytes: &[u8]) -> KvResult<Arc<str>> {
+    match std::str::from_utf8(bytes) {
         Ok(key) => Ok(key.into()),
-        Err(error) => Err(fault(format!(
-            "a key that is not UTF-8: key={}",
-            error.as_bytes().escape_ascii()
-        ))),
+        Err(_) => Err(fault(format!("a key that is not UTF-8: key={}", bytes.escape_ascii()))),
     }
 }
 
-pub(crate) fn pair(stored: PbKeyValue) -> KvResult<KvPair> {
+/// A stored pair. Its value is a slice of the answer.
+pub(crate) fn pair(stored: KeyValue) -> KvResult<KvPair> {
     Ok(KvPair {
-        key: key(stored.key)?,
-        value: Bytes::from(stored.value),
+        key: stored_key(&stored.key)?,
+        value: stored.value,
         revision: positive(stored.mod_revision)?,
         created: positive(stored.create_revision)?,
         lease: (stored.lease != 0).then_some(LeaseId(stored.lease)),
@@ -50,10 +59,10 @@ pub(crate) fn pair(stored: PbKeyValue) -> KvResult<KvPair> {
 }
 
 /// What the else branch of a transaction found.
-pub(crate) fn else_branch(answer: PbTxnResponse) -> KvResult<Option<PbKeyValue>> {
-    match answer.responses.into_iter().next().and_then(|one| one.response) {
-        Some(PbTxnOpResponse::ResponseRange(range)) => Ok(range.kvs.into_iter().next()),
-        _ => Err(fault("a transaction that failed without its else branch")),
+pub(crate) fn else_branch(answer: TxnResponse) -> KvResult<Option<KeyValue>> {
+    match answer.response.and_then(|response| response.range) {
+        Some(range) => Ok(range.kvs.into_iter().next()),
+        None => Err(fault("a transaction that failed without its else branch")),
     }
 }
 
@@ -64,13 +73,13 @@ pub(crate) fn event(event: PbEvent) -> KvResult<(Revision, KvEvent)> {
     let kind = event.r#type;
     let stored = event.kv.ok_or_else(|| fault("an event without a key"))?;
     let revision = positive(stored.mod_revision)?;
-    let previous = event.prev_kv.map(pair).transpose()?;
+    let previous = event.prev_kv.map(|stored| pair(stored.into())).transpose()?;
     let (key, current) = match kind {
         PUT => {
-            let pair = pair(stored)?;
+            let pair = pair(stored.into())?;
             (Arc::clone(&pair.key), Some(pair))
         }
-        DELETE => (key(stored.key)?, None),
+        DELETE => (stored_key(&stored.key)?, None),
         other => return Err(fault(format!("an event of unknown type {other}"))),
     };
     let event = KvEvent { key, current, previous };
@@ -86,15 +95,14 @@ pub(crate) fn canceled(compact_revision: i64) -> Option<KvError> {
 
 #[cfg(test)]
 mod tests {
-    use apiserver_storage_kv::KvError;
-    use etcd_client::proto::PbTxnResponse;
-
     use super::else_branch;
+    use crate::proto::TxnResponse;
+    use apiserver_storage_kv::KvError;
 
     // covers: storage-etcd3/TXN-06
     #[test]
     fn a_failed_transaction_without_its_else_branch_is_an_error_and_no_panic() {
-        let bare = else_branch(PbTxnResponse::default());
+        let bare = else_branch(TxnResponse::default());
         assert!(matches!(bare, Err(KvError::Fault(_))), "{bare:?}");
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn classify(error: Error) -> Failure {
     }
 }
 
-fn classify_status(status: &Status) -> Failure {
+pub(crate) fn classify_status(status: &Status) -> Failure {
     let said: BoxError = Box::new(Said {
         code: status.code(),
         message: explain(status),

@@ -5,17 +5,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::GetOptions;
 use futures::FutureExt;
 use futures::future::{self, Either};
+use tonic::Status;
 
 use apiserver_storage_api::time::random_below;
 use apiserver_storage_kv::{KvError, KvResult};
 
 use crate::cluster::Cluster;
-use crate::error::{Failure, classify};
-use crate::member::{Clients, Member};
+use crate::convert;
+use crate::error::{Failure, classify_status};
+use crate::member::Member;
 use crate::metered::Method;
+use crate::proto::RangeRequest;
+use crate::rpc::Rpc;
 use crate::shared::Shared;
 
 // deviates: storage-etcd3/HEALTH-03, storage-etcd3/HEALTH-04: one probe after the other in the background, none for a
@@ -70,7 +73,7 @@ const NO_ANSWER: &str = "error getting data from etcd: context deadline exceeded
 /// What a look at a member that owes an answer says.
 enum Finding {
     /// It answers on a new connection.
-    Answers(Arc<Clients>),
+    Answers(Arc<Rpc>),
     /// It does not, but its process lives: it has no leader, or too much to do.
     Lives,
     /// Nothing came from it at all.
@@ -82,16 +85,17 @@ async fn examine(shared: &Shared, member: &Member) -> Finding {
     let cluster = &shared.cluster;
     member.lines.mark();
     let attempt = async {
-        let clients = member.fresh_clients().await?;
-        let options = GetOptions::new().with_count_only();
-        let key = cluster.config.probe_key.as_str();
-        Method::Range
-            .counted(clients.kv.clone().get(key, Some(options)))
-            .await?;
-        Ok::<_, etcd_client::Error>(clients)
+        let rpc = member.fresh_rpc().await?;
+        let request = RangeRequest {
+            key: convert::key(&cluster.config.probe_key),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        Method::Range.counted(rpc.range(request)).await?;
+        Ok::<_, Status>(rpc)
     };
     match cluster.within(cluster.config.health_timeout, attempt).await {
-        Some(Ok(clients)) => Finding::Answers(clients),
+        Some(Ok(rpc)) => Finding::Answers(rpc),
         _ if member.lines.silent() => Finding::Dead,
         _ => Finding::Lives,
     }
@@ -102,9 +106,9 @@ fn act(shared: &Shared, index: usize, finding: Finding) {
     let member = &shared.cluster.members()[index];
     let server = &member.server;
     match finding {
-        Finding::Answers(clients) => {
+        Finding::Answers(rpc) => {
             tracing::warn!(server, "etcd is slow, or a connection dead: took a new one");
-            member.adopt(clients);
+            member.adopt(rpc);
             member.lines.cut_silent();
             return;
         }
@@ -182,12 +186,12 @@ pub(crate) async fn database_bytes(cluster: &Cluster) -> KvResult<u64> {
             return Err(KvError::Closed);
         }
         let status = async {
-            let mut client = member.clients().await?.maintenance.clone();
-            Method::Status.counted(client.status()).await
+            let rpc = member.rpc().await?;
+            Method::Status.counted(rpc.status()).await
         };
         match cluster.within(cluster.config.health_timeout, status).await {
-            Some(Ok(status)) => return Ok(u64::try_from(status.db_size()).unwrap_or_default()),
-            Some(Err(error)) => failed = Some(classify(error)),
+            Some(Ok(status)) => return Ok(u64::try_from(status.db_size).unwrap_or_default()),
+            Some(Err(status)) => failed = Some(classify_status(&status)),
             None => {}
         }
     }

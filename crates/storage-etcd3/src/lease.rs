@@ -198,11 +198,10 @@ impl Shared {
     async fn grant(&self, ask: Ask<'_>) -> KvResult<LeaseId> {
         let seconds = ask.seconds();
         // A lease that was granted twice is one that nothing hangs on: it ends by itself.
-        let grant = self.cluster.repeatable(Method::LeaseGrant, |clients| {
-            let mut lease = clients.lease.clone();
-            async move { lease.grant(seconds, None).await }
-        });
-        let granted = match grant.await.map(|granted| LeaseId(granted.id())) {
+        let grant = self
+            .cluster
+            .repeatable(Method::LeaseGrant, |rpc| async move { rpc.lease_grant(seconds).await });
+        let granted = match grant.await.map(|granted| LeaseId(granted.id)) {
             Ok(LeaseId(0)) => Err(fault("a lease without a name")),
             other => other,
         };

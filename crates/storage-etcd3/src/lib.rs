@@ -64,6 +64,8 @@ mod cluster;
 mod connect;
 mod member;
 mod metered;
+mod proto;
+mod rpc;
 mod tls;
 
 mod compact;

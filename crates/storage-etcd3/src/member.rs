@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, MaintenanceClient, WatchClient};
+use etcd_client::{Channel, Client, ConnectOptions, WatchClient};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
-use tonic::transport::Endpoint;
+use tonic::Status;
+use tonic::transport::{Channel as TonicChannel, Endpoint};
 
 use crate::config::{Credentials, EtcdConfig, EtcdConfigError};
 use crate::connect::{Connector, Lines};
 use crate::metered::Method;
+use crate::rpc::Rpc;
 
 /// Bytes that a watch may have on their way before its reader takes them.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -36,7 +38,7 @@ pub(crate) struct Member {
     /// Its connections, of all kinds.
     pub(crate) lines: Arc<Lines>,
     credentials: Option<Credentials>,
-    unary: Mutex<Arc<OnceCell<Arc<Clients>>>>,
+    unary: Mutex<Arc<OnceCell<Arc<Rpc>>>>,
     links: Mutex<Vec<Weak<Link>>>,
     trust: AtomicU8,
     /// The server was away, and may have come back as another version.
@@ -48,19 +50,6 @@ impl std::fmt::Debug for Member {
         f.debug_struct("Member")
             .field("server", &self.server)
             .finish_non_exhaustive()
-    }
-}
-
-/// The clients of the connection for reads and writes.
-pub(crate) struct Clients {
-    pub(crate) kv: KvClient,
-    pub(crate) lease: LeaseClient,
-    pub(crate) maintenance: MaintenanceClient,
-}
-
-impl std::fmt::Debug for Clients {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clients").finish_non_exhaustive()
     }
 }
 
@@ -127,25 +116,21 @@ impl Member {
         })
     }
 
-    /// The clients for reads and writes. Touches the network only to log in.
-    pub(crate) async fn clients(&self) -> Result<Arc<Clients>, etcd_client::Error> {
+    /// The connection for reads and writes. Touches the network only to log in.
+    pub(crate) async fn rpc(&self) -> Result<Arc<Rpc>, Status> {
         let unary = Arc::clone(&*self.unary.lock());
-        unary.get_or_try_init(|| self.fresh_clients()).await.cloned()
+        unary.get_or_try_init(|| self.fresh_rpc()).await.cloned()
     }
 
-    /// Clients on a new connection, which nobody else uses.
-    pub(crate) async fn fresh_clients(&self) -> Result<Arc<Clients>, etcd_client::Error> {
-        let client = self.client(UNARY_STREAM_WINDOW, UNARY_WINDOW).await?;
-        Ok(Arc::new(Clients {
-            kv: client.kv_client().max_decoding_message_size(usize::MAX),
-            lease: client.lease_client(),
-            maintenance: client.maintenance_client(),
-        }))
+    /// A new connection for reads and writes, which nobody else uses.
+    pub(crate) async fn fresh_rpc(&self) -> Result<Arc<Rpc>, Status> {
+        let channel = self.channel(UNARY_STREAM_WINDOW, UNARY_WINDOW);
+        Rpc::new(channel, self.credentials.as_ref()).await.map(Arc::new)
     }
 
-    /// Calls that come later use these clients.
-    pub(crate) fn adopt(&self, clients: Arc<Clients>) {
-        *self.unary.lock() = Arc::new(OnceCell::new_with(Some(clients)));
+    /// Calls that come later use this connection.
+    pub(crate) fn adopt(&self, rpc: Arc<Rpc>) {
+        *self.unary.lock() = Arc::new(OnceCell::new_with(Some(rpc)));
     }
 
     /// A connection with room for a watch.
@@ -153,7 +138,7 @@ impl Member {
         if let Some(link) = self.roomy_link() {
             return Ok(link);
         }
-        let client = self.client(STREAM_WINDOW, WATCH_WINDOW).await?;
+        let client = self.watch_client().await?;
         let link = Arc::new(Link {
             watch: client.watch_client().max_decoding_message_size(usize::MAX),
             client,
@@ -170,19 +155,20 @@ impl Member {
         roomy.find_map(|link| link.upgrade().filter(|link| !link.dead.load(Ordering::Relaxed)))
     }
 
-    async fn client(&self, stream_window: u32, window: u32) -> Result<Client, etcd_client::Error> {
+    fn channel(&self, stream_window: u32, window: u32) -> TonicChannel {
         let endpoint = self.endpoint.clone();
         let endpoint = endpoint
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(window);
-        // concerns: storage-etcd3/RCLI-08: all clients ask for a leader, those for reads and writes, too: a member
-        // without one says so at once, and the next one is tried.
+        endpoint.connect_with_connector_lazy(self.connector.clone())
+    }
+
+    async fn watch_client(&self) -> Result<Client, etcd_client::Error> {
         let mut options = ConnectOptions::new().with_require_leader(true);
         if let Some(Credentials { user, password }) = &self.credentials {
-            // Tokens end; each request is then cloned to be sent again, which only clusters with users pay for.
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
-        let channel = endpoint.connect_with_connector_lazy(self.connector.clone());
+        let channel = self.channel(STREAM_WINDOW, WATCH_WINDOW);
         Client::from_channel(Channel::Tonic(channel), Some(options)).await
     }
 

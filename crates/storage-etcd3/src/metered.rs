@@ -5,9 +5,8 @@
 
 use std::future::Future;
 
-use etcd_client::Error;
 use metrics::Counter;
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// A method of etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +46,12 @@ impl Method {
     }
 
     /// Counts an attempt and how it ends. One that is given up on ends in no way.
-    pub(crate) async fn counted<T>(self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn counted<T>(self, attempt: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         self.started();
         let result = attempt.await;
         match &result {
             Ok(_) => counter_of!(self, "grpc_client_handled_total", "grpc_code" => "OK").increment(1),
-            Err(Error::GRpcStatus(status)) => self.failed(status.code()).increment(1),
-            Err(_) => self.failed(Code::Unknown).increment(1),
+            Err(status) => self.failed(status.code()).increment(1),
         }
         result
     }

@@ -8,7 +8,6 @@ mod stream;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 
-use etcd_client::{GetOptions, GetResponse};
 use parking_lot::Mutex;
 
 use apiserver_storage_api::Revision;
@@ -16,6 +15,7 @@ use apiserver_storage_kv::{KvError, KvPair, KvResult, RangePage, RangeRequest};
 
 pub(crate) use self::stream::Streams;
 use crate::convert;
+use crate::proto;
 use crate::shared::Shared;
 
 /// Keys of a bounded page whose weight is not known yet: few enough that the largest values do no harm.
@@ -89,9 +89,13 @@ impl Averages {
 
 impl Shared {
     pub(crate) async fn get(&self, key: &str, at: Option<Revision>) -> KvResult<(Option<KvPair>, Revision)> {
-        let options = GetOptions::new().with_limit(1);
-        let (answer, revision) = self.range_call(key.into(), options, at).await?;
-        let stored = answer.0.kvs.into_iter().next();
+        let request = proto::RangeRequest {
+            key: convert::key(key),
+            limit: 1,
+            ..proto::RangeRequest::default()
+        };
+        let (answer, revision) = self.range_call(request, at).await?;
+        let stored = answer.kvs.into_iter().next();
         Ok((stored.map(convert::pair).transpose()?, revision))
     }
 
@@ -100,8 +104,8 @@ impl Shared {
     // are read in pages, as is the initial state of a watch (also EWATCH-08, EWATCH-09).
     // deviates: storage-etcd3/PAGE-20: there is no vector of all results that could grow: what is found in a page is
     // handed on before the next one is looked at.
-    // deviates: storage-etcd3/PAGE-21: what is let go at a time is a page, which is bounded by bytes. Nothing of it stays
-    // because of an object that does: each value is memory of its own.
+    // deviates: storage-etcd3/PAGE-21: what is let go at a time is a page, which is bounded by bytes: its values are slices
+    // of one answer. Nothing of it stays because of an object that does, since an object is a copy in memory of its own.
     pub(crate) async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
         if request.end.as_ref().is_some_and(|end| *end <= request.start) {
             // etcd would take an empty end for a single key.
@@ -123,16 +127,13 @@ impl Shared {
     // answer is where the store is, which moves while a list is read.
     /// A range, or as much of it as one answer may hold.
     async fn page(&self, request: RangeRequest) -> KvResult<RangePage> {
-        let mut options = plain_options(&request);
-        if let Some(limit) = self.averages.limit(&request) {
-            options = options.with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
-        }
-        if request.count_only {
-            options = options.with_count_only();
-        }
-        let key = convert::start_key(&request.start);
-        let (answer, revision) = self.range_call(key, options, request.at).await?;
-        let answer = answer.0;
+        let limit = self.averages.limit(&request).unwrap_or_default();
+        let call = proto::RangeRequest {
+            limit: i64::try_from(limit).unwrap_or(i64::MAX),
+            count_only: request.count_only,
+            ..plain(&request)
+        };
+        let (answer, revision) = self.range_call(call, request.at).await?;
         let pairs = answer.kvs.into_iter().map(convert::pair);
         let pairs = pairs.collect::<KvResult<Vec<_>>>()?;
         self.averages.learn(&request, &pairs);
@@ -146,26 +147,21 @@ impl Shared {
 
     async fn range_call(
         &self,
-        key: Vec<u8>,
-        mut options: GetOptions,
+        mut request: proto::RangeRequest,
         at: Option<Revision>,
-    ) -> KvResult<(GetResponse, Revision)> {
+    ) -> KvResult<(proto::RangeResponse, Revision)> {
         if let Some(at) = at {
             let Some(at) = convert::signed(at) else {
                 return Err(self.future().await);
             };
-            options = options.with_revision(at);
+            request.revision = at;
         }
         let mark = self.cluster.mark();
-        let read = self.cluster.read(|clients| {
-            let (mut kv, key, options) = (clients.kv.clone(), key.clone(), options.clone());
-            async move { kv.get(key, Some(options)).await }
-        });
-        let mut answer = match read.await {
+        let mut answer = match self.cluster.range(&request).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.range_error(error, at).await),
         };
-        let revision = self.cluster.observe(answer.take_header(), Some(mark))?;
+        let revision = self.cluster.observe(answer.header.take(), Some(mark))?;
         Ok((answer, revision))
     }
 
@@ -191,12 +187,12 @@ impl Shared {
 }
 
 /// What pages and streams of a range have in common.
-fn plain_options(request: &RangeRequest) -> GetOptions {
-    let options = GetOptions::new().with_range(convert::end_key(request.end.as_deref()));
-    if request.keys_only {
-        options.with_keys_only()
-    } else {
-        options
+fn plain(request: &RangeRequest) -> proto::RangeRequest {
+    proto::RangeRequest {
+        key: convert::start_key(&request.start),
+        range_end: convert::end_key(request.end.as_deref()),
+        keys_only: request.keys_only,
+        ..proto::RangeRequest::default()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use etcd_client::GetOptions;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -10,7 +9,9 @@ use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvError, KvResult};
 
 use crate::cluster::Cluster;
+use crate::convert;
 use crate::lease::Leases;
+use crate::proto::RangeRequest;
 use crate::range::{Averages, Streams};
 
 #[derive(Debug)]
@@ -56,14 +57,13 @@ impl Shared {
     /// The revision of the store; linearizable.
     pub(crate) async fn now(&self) -> KvResult<Revision> {
         let mark = self.cluster.mark();
-        let key = &self.cluster.config.probe_key;
-        let read = self.cluster.read(|clients| {
-            let (mut kv, key) = (clients.kv.clone(), key.as_str());
-            let options = GetOptions::new().with_count_only();
-            async move { kv.get(key, Some(options)).await }
-        });
-        let mut answer = read.await?;
-        self.cluster.observe(answer.take_header(), Some(mark))
+        let request = RangeRequest {
+            key: convert::key(&self.cluster.config.probe_key),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        let answer = self.cluster.range(&request).await?;
+        self.cluster.observe(answer.header, Some(mark))
     }
 
     /// History below this is known to be gone.

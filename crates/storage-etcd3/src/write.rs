@@ -2,8 +2,6 @@
 //! `TXN-07`).
 
 use bytes::Bytes;
-use etcd_client::proto::PbTxnResponse;
-use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use apiserver_storage_api::Revision;
@@ -11,6 +9,7 @@ use apiserver_storage_kv::{Expected, KvError, KvResult, Lease, LeaseId, WriteOut
 
 use crate::convert;
 use crate::metered::Method;
+use crate::proto::{Compare, DeleteRangeRequest, Operation, PutRequest, RangeRequest, TxnRequest, TxnResponse};
 use crate::shared::Shared;
 
 /// What a transaction weighs beside the value and the three times that it names its key.
@@ -34,17 +33,23 @@ impl Shared {
         if size > limit {
             return Err(KvError::TooLarge { size, limit });
         }
-        let options = match (lease, expected) {
-            (Lease::Keep, Expected::At(_)) => PutOptions::new().with_ignore_lease(),
-            (Lease::Keep, Expected::Absent) | (Lease::None, _) => PutOptions::new(),
-            (Lease::Id(LeaseId(id)), _) => PutOptions::new().with_lease(id),
+        let (ignore_lease, id) = match (lease, expected) {
+            (Lease::Keep, Expected::At(_)) => (true, 0),
+            (Lease::Keep, Expected::Absent) | (Lease::None, _) => (false, 0),
+            (Lease::Id(LeaseId(id)), _) => (false, id),
         };
+        let shared_key = convert::key(key);
+        let put = Operation::Put(PutRequest {
+            key: shared_key.clone(),
+            value: value.clone(),
+            lease: id,
+            ignore_lease,
+        });
         let attempts = AtomicU32::new(0);
-        let put = || {
+        let attempted = || {
             attempts.fetch_add(1, Ordering::Relaxed);
-            TxnOp::put(key, value.clone(), Some(options.clone()))
         };
-        let outcome = self.conditional(key, expected, put).await;
+        let outcome = self.conditional(shared_key, expected, put, attempted).await;
         if let Ok(WriteOutcome::Mismatch {
             current: Some(pair), ..
         }) = &outcome
@@ -65,24 +70,30 @@ impl Shared {
     }
 
     pub(crate) async fn delete_if(&self, key: &str, expected: Revision) -> KvResult<WriteOutcome> {
-        let delete = || TxnOp::delete(key, None);
-        self.conditional(key, Expected::At(expected), delete).await
+        let key = convert::key(key);
+        let delete = Operation::Delete(DeleteRangeRequest { key: key.clone() });
+        self.conditional(key, Expected::At(expected), delete, || {}).await
     }
 
-    async fn conditional(&self, key: &str, expected: Expected, write: impl Fn() -> TxnOp) -> KvResult<WriteOutcome> {
+    async fn conditional(
+        &self,
+        key: Bytes,
+        expected: Expected,
+        write: Operation,
+        attempted: impl Fn(),
+    ) -> KvResult<WriteOutcome> {
         let expected = match expected {
             Expected::Absent => 0,
             // What etcd cannot express matches nothing that is there.
             Expected::At(revision) => convert::signed(revision).unwrap_or(i64::MAX),
         };
         // deviates: storage-etcd3/TXN-02: a create that finds the key taken brings what is there, as updates do.
-        let txn = || {
-            Txn::new()
-                .when([Compare::mod_revision(key, CompareOp::Equal, expected)])
-                .and_then([write()])
-                .or_else([TxnOp::get(key, None)])
-        };
-        let (answer, revision) = self.transaction(txn).await?;
+        let get = Operation::Range(RangeRequest {
+            key: key.clone(),
+            ..RangeRequest::default()
+        });
+        let txn = TxnRequest::new(Compare::mod_revision(key, expected), write, Some(get));
+        let (answer, revision) = self.transaction(&txn, attempted).await?;
         if answer.succeeded {
             return Ok(WriteOutcome::Applied(revision));
         }
@@ -92,20 +103,20 @@ impl Shared {
 
     // concerns: storage-etcd3/ETCD-13: a write that the server gave up on may be applied later, so its error says that
     // the outcome is not known, and nothing here sends it again.
-    /// Runs a transaction that writes. It is made for each attempt, because most have only one, which then holds the only
-    /// copy of the value.
-    pub(crate) async fn transaction(&self, txn: impl Fn() -> Txn) -> KvResult<(PbTxnResponse, Revision)> {
+    /// Runs a transaction that writes; `attempted` is called before each attempt. Key and value are shared by all that
+    /// hold the transaction, and copied once, into what is sent.
+    pub(crate) async fn transaction(
+        &self,
+        txn: &TxnRequest,
+        attempted: impl Fn(),
+    ) -> KvResult<(TxnResponse, Revision)> {
         let mark = self.cluster.mark();
-        let call = self.cluster.write(|clients| {
-            let (mut kv, txn) = (clients.kv.clone(), txn());
-            async move { kv.txn(txn).await }
-        });
-        let mut answer = call.await?;
-        let header = answer.take_header();
+        let mut answer = self.cluster.txn(txn, attempted).await?;
+        let header = answer.header.take();
         match self.cluster.observe(header, Some(mark)) {
-            Ok(revision) => Ok((answer.0, revision)),
+            Ok(revision) => Ok((answer, revision)),
             // It was applied, in a store that is not the one it was meant for.
-            Err(error) if answer.succeeded() => Err(KvError::OutcomeUnknown(error.into())),
+            Err(error) if answer.succeeded => Err(KvError::OutcomeUnknown(error.into())),
             Err(error) => Err(error),
         }
     }
@@ -116,12 +127,11 @@ impl Shared {
             return Err(KvError::Future { current });
         };
         // Compacting twice is compacting once, so a lost answer is no harm.
-        let compact = self.cluster.repeatable(Method::Compact, |clients| {
-            let mut kv = clients.kv.clone();
-            async move { kv.compact(at, None).await }
-        });
+        let compact = self
+            .cluster
+            .repeatable(Method::Compact, |rpc| async move { rpc.compact(at).await });
         match compact.await {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(KvError::Future { .. }) => {
                 let current = self.now().await?;
                 return Err(KvError::Future { current });
@@ -139,27 +149,31 @@ impl Shared {
 
     pub(crate) async fn coordination_get(&self, key: &str) -> KvResult<Option<(Bytes, u64)>> {
         let mark = self.cluster.mark();
-        let read = self.cluster.read(|clients| {
-            let (mut kv, options) = (clients.kv.clone(), GetOptions::new().with_limit(1));
-            async move { kv.get(key, Some(options)).await }
-        });
-        let mut answer = read.await?;
-        self.cluster.observe(answer.take_header(), Some(mark))?;
-        let stored = answer.0.kvs.into_iter().next();
+        let request = RangeRequest {
+            key: convert::key(key),
+            limit: 1,
+            ..RangeRequest::default()
+        };
+        let answer = self.cluster.range(&request).await?;
+        self.cluster.observe(answer.header, Some(mark))?;
+        let stored = answer.kvs.into_iter().next();
         Ok(stored.map(|stored| {
             let version = u64::try_from(stored.version).unwrap_or_default();
-            (Bytes::from(stored.value), version)
+            // Such values are small, and kept by those who ask.
+            (Bytes::copy_from_slice(&stored.value), version)
         }))
     }
 
     pub(crate) async fn coordination_put(&self, key: &str, value: Bytes, version: u64) -> KvResult<bool> {
         let version = i64::try_from(version).unwrap_or(i64::MAX);
-        let txn = || {
-            Txn::new()
-                .when([Compare::version(key, CompareOp::Equal, version)])
-                .and_then([TxnOp::put(key, value.clone(), None)])
-        };
-        let (answer, _) = self.transaction(txn).await?;
+        let key = convert::key(key);
+        let put = Operation::Put(PutRequest {
+            key: key.clone(),
+            value,
+            ..PutRequest::default()
+        });
+        let txn = TxnRequest::new(Compare::version(key, version), put, None);
+        let (answer, _) = self.transaction(&txn, || {}).await?;
         Ok(answer.succeeded)
     }
 }

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use etcd_client::{Error, GetOptions, GetResponse, ResponseHeader};
 use futures::stream::{self, Stream, StreamExt};
 use parking_lot::Mutex;
 use tonic::{Code, Status};
@@ -17,11 +16,12 @@ use tonic::{Code, Status};
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvError, KvPair, KvResult, RangePage, RangeRequest};
 
-use super::plain_options;
+use super::plain;
 use crate::cluster::Retry;
 use crate::convert;
-use crate::error::{Failure, classify, fault};
+use crate::error::{Failure, classify_status, fault};
 use crate::member::Member;
+use crate::proto::{RangeResponse, RangeStreamResponse, ResponseHeader};
 use crate::shared::Shared;
 
 // concerns: storage-etcd3/ETCD-07: no version is asked for here: a server has streams or says that it has none, and old
@@ -59,9 +59,9 @@ enum Broken {
     By(Failure),
 }
 
-impl From<Error> for Broken {
-    fn from(error: Error) -> Self {
-        Self::By(classify(error))
+impl From<Status> for Broken {
+    fn from(status: Status) -> Self {
+        Self::By(classify_status(&status))
     }
 }
 
@@ -82,8 +82,8 @@ struct Reading {
 }
 
 impl Reading {
-    fn take(&mut self, answer: GetResponse) -> KvResult<()> {
-        let parts = answer.0.kvs;
+    fn take(&mut self, answer: RangeResponse) -> KvResult<()> {
+        let parts = answer.kvs;
         self.pairs.reserve(parts.len());
         for pair in parts {
             self.pairs.push(convert::pair(pair)?);
@@ -181,18 +181,14 @@ impl Shared {
         let cluster = &self.cluster;
         // No part may take longer than a call may.
         let limit = cluster.config.request_timeout;
-        let late = || Error::GRpcStatus(Status::deadline_exceeded("no answer in time"));
+        let late = || Status::deadline_exceeded("no answer in time");
         let mark = cluster.mark();
-        let mut options = plain_options(&reading.left);
+        let mut request = plain(&reading.left);
         if let Some(limit) = reading.left.limit {
-            options = options.with_limit(i64::try_from(limit.get()).unwrap_or(i64::MAX));
+            request.limit = i64::try_from(limit.get()).unwrap_or(i64::MAX);
         }
-        let options = pin(options, reading.left.at)?;
-        let opened = async {
-            let mut kv = member.clients().await?.kv.clone();
-            let key = convert::start_key(&reading.left.start);
-            kv.get_stream(key, Some(options)).await
-        };
+        request.revision = pinned(reading.left.at)?;
+        let opened = async { member.rpc().await?.range_stream(request).await };
         let opened = cluster.within(limit, opened).await.ok_or_else(late)?;
         // A server without streams may say so at once or in the place of the first part.
         let stream = opened.map_err(lacking_or)?;
@@ -232,43 +228,47 @@ fn whole(reading: Reading, had: usize, end: &End, revision: Revision) -> RangePa
     }
 }
 
-fn pin(options: GetOptions, at: Option<Revision>) -> Result<GetOptions, Broken> {
+/// A revision as requests say it.
+fn pinned(at: Option<Revision>) -> Result<i64, Broken> {
     match at.map(convert::signed) {
-        None => Ok(options),
-        Some(Some(at)) => Ok(options.with_revision(at)),
+        None => Ok(0),
+        Some(Some(at)) => Ok(at),
         // Further in the future than etcd counts.
         Some(None) => Err(Broken::By(Failure::Answer(KvError::Future { current: Revision::MIN }))),
     }
 }
 
-fn lacking_or(error: Error) -> Broken {
-    match error {
-        Error::GRpcStatus(status) if status.code() == Code::Unimplemented => Broken::Lacking,
-        other => other.into(),
+fn lacking_or(status: Status) -> Broken {
+    match status.code() {
+        Code::Unimplemented => Broken::Lacking,
+        _ => status.into(),
     }
 }
 
 /// Takes the parts of a stream up to its end. What came before an error stays taken.
-async fn follow(parts: impl Stream<Item = Result<GetResponse, Error>>, reading: &mut Reading) -> Result<End, Broken> {
+async fn follow(
+    parts: impl Stream<Item = Result<RangeStreamResponse, Status>>,
+    reading: &mut Reading,
+) -> Result<End, Broken> {
     let mut parts = std::pin::pin!(parts);
     let (mut first, mut end) = (true, None);
     while let Some(part) = parts.next().await {
         let mut part = match part {
-            Ok(part) => part,
+            Ok(part) => part.range_response.unwrap_or_default(),
             Err(error) if first => return Err(lacking_or(error)),
             Err(error) => return Err(error.into()),
         };
         first = false;
-        if let Some(header) = part.take_header() {
+        if let Some(header) = part.header.take() {
             end = Some(End {
                 header,
-                more: part.more(),
-                count: u64::try_from(part.count()).unwrap_or_default(),
+                more: part.more,
+                count: u64::try_from(part.count).unwrap_or_default(),
             });
         }
         reading.take(part).map_err(answer)?;
     }
-    // The client takes a message that it cannot read for the end, and so would a list that is cut short.
+    // Only the last part says which state it was; without it a list that was cut short would look whole.
     end.ok_or_else(|| {
         let start = &reading.left.start;
         answer(fault(format!(
@@ -287,35 +287,37 @@ mod tests {
     use std::time::Duration;
 
     use apiserver_storage_kv::{KvError, RangeRequest};
-    use etcd_client::proto::{PbKeyValue, PbRangeResponse, PbResponseHeader};
-    use etcd_client::{Error, GetResponse};
     use futures::stream;
     use tonic::Status;
 
     use super::{Broken, End, Failure, LACKING, Reading, Streams, follow};
+    use crate::proto::{KeyValue, RangeResponse, RangeStreamResponse, ResponseHeader};
 
-    fn part(keys: &[&str], end: Option<(i64, bool, i64)>) -> Result<GetResponse, Error> {
-        let pair = |key: &&str| PbKeyValue {
-            key: (*key).into(),
+    type Part = Result<RangeStreamResponse, Status>;
+
+    fn part(keys: &[&str], end: Option<(i64, bool, i64)>) -> Part {
+        let pair = |key: &&str| KeyValue {
+            key: key.as_bytes().to_vec().into(),
             create_revision: 2,
             mod_revision: 2,
             version: 1,
-            value: b"v".to_vec(),
+            value: "v".into(),
             lease: 0,
         };
-        Ok(GetResponse(PbRangeResponse {
-            header: end.map(|(revision, ..)| PbResponseHeader {
+        let range_response = Some(RangeResponse {
+            header: end.map(|(revision, ..)| ResponseHeader {
                 revision,
-                ..PbResponseHeader::default()
+                ..ResponseHeader::default()
             }),
             kvs: keys.iter().map(pair).collect(),
             more: end.is_some_and(|(_, more, _)| more),
             count: end.map_or(0, |(.., count)| count),
-        }))
+        });
+        Ok(RangeStreamResponse { range_response })
     }
 
-    fn error(status: Status) -> Result<GetResponse, Error> {
-        Err(Error::GRpcStatus(status))
+    fn error(status: Status) -> Part {
+        Err(status)
     }
 
     fn reading() -> Reading {
@@ -325,7 +327,7 @@ mod tests {
         }
     }
 
-    async fn read(parts: Vec<Result<GetResponse, Error>>) -> (Reading, Result<End, Broken>) {
+    async fn read(parts: Vec<Part>) -> (Reading, Result<End, Broken>) {
         let mut reading = reading();
         let end = follow(stream::iter(parts), &mut reading).await;
         (reading, end)
@@ -346,7 +348,7 @@ mod tests {
         .await;
         let end = end.expect("it came to its end");
         assert_eq!(keys(&reading), ["a", "b", "c", "d"]);
-        assert_eq!((end.header.revision(), end.more, end.count), (9, true, 7));
+        assert_eq!((end.header.revision, end.more, end.count), (9, true, 7));
     }
 
     // covers: storage-etcd3/STREAM-12, storage-etcd3/RCLI-11

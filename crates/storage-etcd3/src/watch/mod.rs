@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{GetOptions, WatchResponse};
+use etcd_client::WatchResponse;
 use futures::stream::{self, StreamExt};
 use futures::{FutureExt, future};
 use tokio::sync::watch;
@@ -27,6 +27,7 @@ use self::open::{Open, ended, progress_of};
 use crate::cluster::Retry;
 use crate::convert;
 use crate::error::{Failure, classify, fault};
+use crate::proto::RangeRequest;
 use crate::shared::Shared;
 
 /// How far the resumed watches of a broken connection are apart.
@@ -92,13 +93,13 @@ impl Shared {
         let Some(at) = convert::signed(at) else {
             return Ok(());
         };
-        let key = convert::start_key(key);
-        let read = self.cluster.read(|clients| {
-            let (mut kv, key) = (clients.kv.clone(), key.clone());
-            let options = GetOptions::new().with_revision(at).with_count_only();
-            async move { kv.get(key, Some(options)).await }
-        });
-        match read.await {
+        let request = RangeRequest {
+            key: convert::start_key(key),
+            revision: at,
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        match self.cluster.range(&request).await {
             Err(KvError::Compacted { .. }) => Err(self.learned(KvError::Compacted {
                 compacted: u64::try_from(at).ok().and_then(Revision::new).map(Revision::next),
             })),

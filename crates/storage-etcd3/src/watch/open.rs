@@ -68,7 +68,7 @@ impl Cluster {
         let link = member.link().await.map_err(classify)?;
         let options = options(request, start, trusted)?;
         let accepted = async {
-            let key = convert::start_key(&request.key);
+            let key = convert::start_key(&request.key).to_vec();
             let stream = link.watch_client().watch(key, Some(options)).await;
             let (sender, mut responses) = stream.map_err(classify)?.split();
             let created = responses.message().await.map_err(classify)?;
@@ -91,7 +91,9 @@ impl Cluster {
         if !created.created() {
             return Err(Failure::Answer(fault("a watch that begins without being accepted")));
         }
-        let revision = self.observe(created.header().cloned(), None).map_err(Failure::Answer)?;
+        let revision = self
+            .observe(created.header().map(Into::into), None)
+            .map_err(Failure::Answer)?;
         Ok(Open {
             member: index,
             trusted,
@@ -110,7 +112,7 @@ fn options(request: &WatchRequest, start: Revision, trusted: bool) -> Result<Wat
     // Fragments bound what has to be in memory at a time.
     let mut options = WatchOptions::new().with_start_revision(start).with_fragment();
     if request.prefix {
-        options = options.with_range(convert::end_key(prefix_end(&request.key).as_deref()));
+        options = options.with_range(convert::end_key(prefix_end(&request.key).as_deref()).to_vec());
     }
     if request.previous {
         options = options.with_prev_key();
