@@ -14,7 +14,8 @@ use crate::revision::Revision;
 /// shown twice (`storage-api/CONT-23`). One slash in front is no part of it: upstream's cache writes it.
 /// Upstream: pkg/storage/continue.go.
 // deviates: storage-api/CONT-22: a token says nothing of selector, limit or kind, and is not signed, because other
-// servers on the same store must understand it. It cannot lead out of the prefix of the list that it is used for.
+// servers on the same store must understand it. It cannot lead out of the prefix of the list that it is used for. Nor does
+// it name its store: tokens of all servers are the same, byte for byte, and only the revision is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContinueToken {
     revision: Option<Revision>,

@@ -42,7 +42,7 @@ pub struct Specials {
 impl Specials {
     /// Where the first special byte from `at` on stands; behind the end, where there is none. The text is the same each
     /// time.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn next(&mut self, text: &[u8], at: usize) -> usize {
         let offset = at.wrapping_sub(self.begin);
@@ -56,6 +56,7 @@ impl Specials {
     }
 
     /// Looks at what comes next.
+    #[inline(never)]
     fn look(&mut self, text: &[u8], at: usize) -> usize {
         // What is remembered has nothing more. Before anything was seen, it has nothing at all.
         let seen = self.begin + WINDOW;

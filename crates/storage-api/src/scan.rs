@@ -406,16 +406,16 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Steps over a key and its colon.
-    #[inline]
+    #[inline(always)]
     fn key(&mut self) -> Option<Key> {
         let start = self.at + 1;
         if self.peek()? != b'"' {
             return None;
         }
         let end = self.specials.next(self.bytes, start);
-        let (b"\":", _) = self.bytes.get(end..)?.split_first_chunk()? else {
+        if (self.bytes.get(end), self.bytes.get(end + 1)) != (Some(&b'"'), Some(&b':')) {
             return self.special_key(start, end);
-        };
+        }
         self.at = end + 2;
         let lead = self.lead(start, end);
         Some(Key { start, end, lead })
@@ -435,12 +435,13 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Whether a key sorts behind the one before it.
-    #[inline]
+    #[inline(always)]
     fn ascends(&self, before: Key, key: Key) -> bool {
         before.lead < key.lead || before.lead == key.lead && self.slice(before.start..before.end) < self.name(key)
     }
 
-    #[inline]
+    /// The first bytes of a key.
+    #[inline(always)]
     fn lead(&self, start: usize, end: usize) -> u64 {
         let length = end - start;
         match self.bytes.get(start..).and_then(<[u8]>::first_chunk) {
@@ -454,6 +455,7 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Steps over any value.
+    #[inline(never)]
     fn value(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'"' => self.string().map(drop),
@@ -466,6 +468,15 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
+    /// As [`value`](Self::value), without a call for a string, which most values are.
+    #[inline(always)]
+    fn inner(&mut self, depth: usize) -> Option<()> {
+        match self.peek()? {
+            b'"' => self.string().map(drop),
+            _ => self.value(depth),
+        }
+    }
+
     fn object(&mut self, depth: usize) -> Option<()> {
         self.at += 1;
         if self.peek()? == b'}' {
@@ -474,7 +485,7 @@ impl<'a> Scanner<'a, '_> {
         }
         let mut before = self.key()?;
         loop {
-            self.value(depth)?;
+            self.inner(depth)?;
             match self.peek()? {
                 b',' => self.at += 1,
                 b'}' => {
@@ -498,7 +509,7 @@ impl<'a> Scanner<'a, '_> {
             return Some(());
         }
         loop {
-            self.value(depth)?;
+            self.inner(depth)?;
             match self.peek()? {
                 b',' => self.at += 1,
                 b']' => {
@@ -525,7 +536,7 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Steps over a string; where its text stands, and whether something in it is escaped.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Option<(Range<usize>, bool)> {
         if self.peek()? != b'"' {
             return None;

@@ -48,7 +48,21 @@ impl<'a> Cursor<'a> {
         self.rest().first().copied()
     }
 
+    /// Whether what was stepped over from there on is a value that `omitempty` may leave out.
+    #[inline]
+    pub(super) fn is_empty_value(&self, from: usize) -> bool {
+        let bytes = self.text.as_bytes();
+        match (self.at - from, bytes.get(from)) {
+            (1, first) => first == Some(&b'0'),
+            (2, Some(b'"' | b'[' | b'{')) => true,
+            (4, first) => first == Some(&b'n'),
+            (5, first) => first == Some(&b'f'),
+            _ => false,
+        }
+    }
+
     /// Steps over these bytes.
+    #[inline]
     pub(super) fn expect(&mut self, wanted: &[u8]) -> Option<()> {
         self.rest().starts_with(wanted).then(|| self.at += wanted.len())
     }
@@ -71,6 +85,22 @@ impl<'a> Cursor<'a> {
         found
     }
 
+    /// As [`accept_key`](Self::accept_key), where the first seven bytes of the name are known to stand here.
+    #[inline]
+    pub(super) fn accept_begun(&mut self, name: &str) -> bool {
+        const KNOWN: usize = 7;
+        let bytes = self.text.as_bytes();
+        let (start, end) = (self.at + 1, self.at + 1 + name.len());
+        let rest = name.as_bytes().get(KNOWN..).unwrap_or_default();
+        let found = bytes.get(end) == Some(&b'"')
+            && bytes.get(end + 1) == Some(&b':')
+            && (rest.is_empty() || bytes.get(start + KNOWN..end) == Some(rest));
+        if found {
+            self.at = end + 2;
+        }
+        found
+    }
+
     /// The first bytes behind the quote that stands here, zeroes behind the end.
     #[inline]
     pub(super) fn key_word(&self) -> Option<u64> {
@@ -84,7 +114,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Steps over a string in Go's canonical form.
-    #[inline]
+    #[inline(always)]
     pub(super) fn string(&mut self) -> Option<Text> {
         let bytes = self.text.as_bytes();
         if bytes.get(self.at) != Some(&b'"') {

@@ -13,8 +13,10 @@ use crate::defaults::{Completeness, apply_type_defaults, completeness};
 use crate::types::{Field, Form, Shape, Type, TypeId, TypeRegistry};
 use crate::wire::{MAX_DEPTH, encode_value};
 
-/// A set of fields of one type, a bit for each; no type has more.
-pub(super) type Fields = u128;
+/// A set of fields of one type, a bit for each.
+pub(super) type Fields = u64;
+/// A type with more fields is left to the decoder; there is none.
+const MOST: usize = 64;
 
 /// What the scan needs of one type.
 pub(super) struct Plan {
@@ -83,13 +85,13 @@ impl Begin {
 
 /// A bit for one field.
 pub(super) fn bit(index: usize) -> Fields {
-    1_u128.checked_shl(index as u32).unwrap_or_default()
+    if index < MOST { 1 << index } else { 0 }
 }
 
 /// The fields from one on and before another one.
 pub(super) fn between(from: usize, to: usize) -> Fields {
     let below = |index: usize| match index {
-        0..128 => (1_u128 << index) - 1,
+        0..MOST => (1 << index) - 1,
         _ => Fields::MAX,
     };
     below(to) & !below(from)
@@ -105,7 +107,7 @@ pub(super) fn plan_of(ty: TypeId) -> Option<&'static Plan> {
 impl Plan {
     fn new(ty: &'static Type) -> Option<Self> {
         let completeness = completeness(ty.id)?;
-        if ty.form != Form::Struct || ty.fields.len() > 128 {
+        if ty.form != Form::Struct || ty.fields.len() > MOST {
             return None;
         }
         let set = |wanted: &dyn Fn(usize, &Field) -> bool| {
@@ -136,12 +138,19 @@ impl Plan {
     #[inline]
     pub(super) fn find(&self, cursor: &mut Cursor<'_>, next: usize) -> Option<usize> {
         let word = cursor.key_word()?;
-        for (index, begin) in self.keys.iter().enumerate().skip(next) {
-            if word & begin.mask == begin.word && cursor.accept_key(self.ty.fields.get(index)?.name) {
+        let keys = self.keys.get(next..)?;
+        let mut from = 0;
+        loop {
+            from += keys
+                .get(from..)?
+                .iter()
+                .position(|begin| word & begin.mask == begin.word)?;
+            let index = next + from;
+            if cursor.accept_begun(self.ty.fields.get(index)?.name) {
                 return Some(index);
             }
+            from += 1;
         }
-        None
     }
 
     /// What stands for an absent field that is needed.
@@ -186,4 +195,37 @@ fn texts_of(ty: &'static Type) -> Vec<Option<Box<str>>> {
         next = index + 1;
     }
     texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_fields_has_room_for_every_type() {
+        for ty in TypeRegistry::builtin().types() {
+            assert!(ty.fields.len() <= MOST, "{} has {} fields", ty.name, ty.fields.len());
+        }
+        assert_eq!(between(0, 0) | between(5, 5) | between(MOST, usize::MAX), 0);
+        assert_eq!((between(0, usize::MAX), between(1, 3)), (Fields::MAX, 0b110));
+        assert_eq!((bit(0), bit(63), bit(64)), (1, 1 << 63, 0));
+    }
+
+    #[test]
+    fn what_stands_for_an_absent_field_is_what_go_writes() {
+        let plan = |name| plan_of(TypeRegistry::builtin().by_name(name).expect(name).id).expect(name);
+        for (ty, field, want) in [
+            ("core.v1.Container", "terminationMessagePolicy", Some("\"File\"")),
+            ("core.v1.Container", "name", Some("\"\"")),
+            ("core.v1.Container", "resources", Some("{}")),
+            ("core.v1.PodSpec", "containers", Some("null")),
+            ("core.v1.PodSpec", "terminationGracePeriodSeconds", Some("30")),
+            ("core.v1.PodSpec", "nodeName", None),
+        ] {
+            let plan = plan(ty);
+            let index = plan.ty.field_index(field).expect(field);
+            assert_eq!(plan.text(index), want, "{ty} {field}");
+            assert_eq!(plan.needed & bit(index) != 0, want.is_some(), "{ty} {field}");
+        }
+    }
 }

@@ -287,10 +287,9 @@ impl Scan<'_> {
         } else {
             Raw::Edited
         };
-        if at.len() <= 5 {
+        if self.cursor.is_empty_value(start) {
             let text = self.cursor.slice(at.clone());
-            let is_empty = matches!(text, "\"\"" | "0" | "false" | "[]" | "{}" | "null");
-            if is_empty && !frame.plan.may_be_empty(index, field, text) {
+            if !frame.plan.may_be_empty(index, field, text) {
                 if self.incomplete == Incomplete::Left || frame.plan.dependent & bit(index) != 0 {
                     return None;
                 }
@@ -454,6 +453,10 @@ impl Scan<'_> {
 
     fn field(&mut self, frame: &Frame, index: usize, wanted: Wanted) -> Option<()> {
         let field = &frame.plan.ty.fields[index];
+        if wanted.bits == 0 && matches!(field.shape, Shape::String) && self.cursor.peek()? == b'"' {
+            // Most are.
+            return self.cursor.string().map(drop);
+        }
         let start = self.cursor.at();
         if self.cursor.peek()? == b'n' {
             // Whether null may stand here is decided with the other empty values.
