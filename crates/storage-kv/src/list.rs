@@ -1,9 +1,11 @@
 //! `list`: a range in pages, at one revision, decoded one by one and never more than needed.
 //!
 //! A page of the backend is bounded by keys and bytes, and its size follows what the values seen so far weigh. A list
-//! without a limit reads the next page while it looks at the one it has, and lets go of each value it has looked at. So
-//! two such pages are held at most, beside what the reader keeps, however long the list. A limited list with a selector sizes its pages by how much of the last
-//! ones was selected, so that little is read beyond what it hands out.
+//! that needs more than one reads the next while it looks at the one it has. So at any moment it holds three things,
+//! however long it is: the page it looks at, which a backend may hand out in one piece of memory, what it has found in
+//! it, and the page on its way. Each is a third of [`HELD_BYTES`]; what the reader keeps comes on top. A limited list
+//! with a selector sizes its pages by how much of the last ones was selected, so that little is read beyond what it hands
+//! out, and reads nothing ahead.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -24,16 +26,18 @@ use crate::metric::ListMeter;
 use crate::store::Inner;
 use crate::turn;
 
-/// Keys of the first page when the reader wants everything.
-const FIRST_PAGE: u64 = 500;
+/// Keys of the first page when the reader wants everything and nothing is known of what values of the kind weigh.
+const FIRST_PAGE: u64 = 100;
 /// Keys of a page are never more than this (`storage-etcd3/PAGE-09`).
 const LARGEST_PAGE: u64 = 10_000;
 /// So many values are decrypted at a time, where a key service has to be asked for each.
 const CHUNK: usize = 16;
+/// Bytes that a list is meant to hold at a time, beside what its reader keeps.
+const HELD_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes that a page is meant to bring.
-const PAGE_BYTES: u64 = 4 * 1024 * 1024;
-/// What a pair takes in memory beside its value and key, roughly.
-const PAIR_BYTES: usize = 128;
+const PAGE_BYTES: u64 = HELD_BYTES / 3;
+/// What a pair, or the entry that it becomes, takes in memory beside its value and key, roughly.
+const PAIR_BYTES: usize = 512;
 
 /// Which state a list reads.
 #[derive(Debug, Clone, Copy, Default)]
@@ -132,7 +136,9 @@ impl<K: Kv> Inner<K> {
         let mut request = RangeRequest::between(start, prefix_end(&full));
         request.at = at.pinned;
         request.limit_bytes = NonZeroU64::new(PAGE_BYTES);
-        let page_size = options.limit.map_or(FIRST_PAGE, |limit| limit.get().min(LARGEST_PAGE));
+        let page_size = options
+            .limit
+            .map_or_else(|| self.first_page(), |limit| limit.get().min(LARGEST_PAGE));
         let mut cursor = Cursor {
             reader: Reader {
                 store: Arc::clone(self),
@@ -165,6 +171,14 @@ impl<K: Kv> Inner<K> {
             }
         });
         Ok(List::new(revision, pages.boxed()))
+    }
+
+    /// Keys of the first page when the reader wants everything, by what values of the kind weigh as far as is known.
+    fn first_page(&self) -> u64 {
+        match self.sizes.average() {
+            (0, _) => FIRST_PAGE,
+            (_, bytes) => (PAGE_BYTES / (bytes + PAIR_BYTES as u64)).clamp(1, LARGEST_PAGE),
+        }
     }
 
     // deviates: storage-api/LIST-45: a list fails with the first unreadable object, or hands all of them out as such in
@@ -318,11 +332,11 @@ impl<K: Kv> Cursor<K> {
                 self.request.start = format!("{}\0", last.key);
             }
             let mut found = Found::default();
-            let selected = if more && self.left.is_none() {
-                // What comes next does not depend on what is found here.
-                self.resize(weight);
+            let selected = if let Some(left) = self.foreseen(size as u64).filter(|_| more) {
+                self.resize(weight, left);
                 let ahead = self.reader.fetch(self.request());
-                let (selected, ahead) = futures::join!(self.reader.select(pairs, None, &mut found), ahead);
+                // Asked for first: it is on its way while what is here is looked at.
+                let (ahead, selected) = futures::join!(ahead, self.reader.select(pairs, self.left, &mut found));
                 self.ahead = Some(ahead);
                 selected
             } else {
@@ -346,7 +360,7 @@ impl<K: Kv> Cursor<K> {
                 return Ok(end(entries, next));
             }
             if self.ahead.is_none() {
-                self.resize(weight);
+                self.resize(weight, self.left);
             }
             if !entries.is_empty() {
                 return Ok((Page { entries, end: None }, Some(self)));
@@ -381,9 +395,20 @@ impl<K: Kv> Cursor<K> {
         }
     }
 
-    /// Chooses the size of the next page, `weight` being what a pair of the last one weighed.
-    fn resize(&mut self, weight: u64) {
-        let wanted = match self.left {
+    /// How many entries the caller wants behind a page of so many pairs, where that does not depend on what is found in
+    /// it. The outer `None`: it does, or nothing more is wanted.
+    fn foreseen(&self, size: u64) -> Option<Option<u64>> {
+        match self.left {
+            None => Some(None),
+            Some(left) if self.reader.predicate.is_empty() && left > size => Some(Some(left - size)),
+            Some(_) => None,
+        }
+    }
+
+    /// Chooses the size of the next page, of which `left` entries are wanted, `weight` being what a pair of the last one
+    /// weighed.
+    fn resize(&mut self, weight: u64, left: Option<u64>) {
+        let wanted = match left {
             None => LARGEST_PAGE,
             Some(left) => self.keys_for(left),
         };

@@ -32,7 +32,38 @@ pub(crate) struct Sizes {
     known: Mutex<Known>,
     /// Keys whose hash begins with fewer zero bits are not kept.
     zeros: AtomicU32,
-    hasher: RandomState,
+    seed: Seed,
+}
+
+/// Where hashes begin: somewhere else in each process, so that nobody can choose names that all are kept, or none.
+#[derive(Debug)]
+struct Seed(u64);
+
+impl Default for Seed {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(()))
+    }
+}
+
+impl Seed {
+    /// Eight bytes at a time: each key of each page of a large kind is hashed, to be passed over mostly. That the first
+    /// bits are spread evenly is all that is needed.
+    fn hash(&self, key: &str) -> u64 {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mix = |hash: u64, bytes: [u8; 8]| {
+            let product = u128::from(hash ^ u64::from_le_bytes(bytes)) * u128::from(ODD);
+            // Both halves, truncated on purpose.
+            (product >> 64) as u64 ^ product as u64
+        };
+        let (whole, rest) = key.as_bytes().as_chunks::<8>();
+        let hash = whole.iter().fold(self.0, |hash, bytes| mix(hash, *bytes));
+        let mut last = [0; 8];
+        for (to, byte) in last.iter_mut().zip(rest) {
+            *to = *byte;
+        }
+        // Once more, so that the last bytes reach the first bits.
+        mix(mix(hash, last), [0xa5; 8])
+    }
 }
 
 #[derive(Debug, Default)]
@@ -154,7 +185,7 @@ impl Sizes {
     fn keeps(&self, key: &str) -> bool {
         match self.zeros.load(Ordering::Relaxed) {
             0 => true,
-            zeros => self.hasher.hash_one(key).leading_zeros() >= zeros,
+            zeros => self.seed.hash(key).leading_zeros() >= zeros,
         }
     }
 
