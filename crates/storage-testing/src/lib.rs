@@ -61,6 +61,7 @@ mod suite;
 mod harness;
 
 pub mod cases;
+pub mod damaged;
 pub mod fixture;
 pub mod model;
 #[cfg(feature = "proxy")]

@@ -4,6 +4,8 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use apiserver_storage_testing::damaged::{Damaged, Instead};
+
 use crate::client::{Answer, Client};
 use crate::cluster::{Cluster, decode};
 use crate::scenario::read;
@@ -19,47 +21,10 @@ resources:
   - identity: {}
 ";
 
-/// How this server answers otherwise.
-enum Instead {
-    /// The value is not read.
-    Unreadable,
-    /// The value is read.
-    Readable,
-    /// A field is served with another value.
-    Serves(&'static str, &'static str),
-    /// A field is not served.
-    Omits(&'static str),
-}
-
-const YAML: &str = "no server stores YAML: it is unreadable, and says so";
-const CBOR: &str = "CBOR is read for every kind, not only behind a feature gate";
-const TYPE: &str = "what has no type is opaque, also where nothing else is known";
-const SELF_LINK: &str = "selfLink means nothing any more";
-
-/// Where this server answers otherwise on purpose: kind, case, how, and why.
-const OTHERWISE: [(&str, &str, Instead, &str); 10] = [
-    ("ConfigMap", "yaml", Instead::Unreadable, YAML),
-    ("Secret", "yaml", Instead::Unreadable, YAML),
-    ("ConfigMap", "cbor", Instead::Readable, CBOR),
-    ("ConfigMap", "cbor-text-keys", Instead::Readable, CBOR),
-    ("Secret", "cbor", Instead::Readable, CBOR),
-    ("Secret", "cbor-text-keys", Instead::Readable, CBOR),
-    ("Secret", "empty", Instead::Serves("type", "Opaque"), TYPE),
-    ("Secret", "json-null", Instead::Serves("type", "Opaque"), TYPE),
-    ("Secret", "json-empty-object", Instead::Serves("type", "Opaque"), TYPE),
-    (
-        "Widget",
-        "with-resource-version",
-        Instead::Omits("/metadata/selfLink"),
-        SELF_LINK,
-    ),
-];
-
 /// One damaged value in a namespace of its own, between two good neighbours.
 struct Case<'a> {
-    recorded: &'a Value,
+    damaged: Damaged<'a>,
     name: &'a str,
-    otherwise: Option<&'static Instead>,
     key: String,
     collection: String,
     /// What replaced the recorded namespace.
@@ -76,35 +41,10 @@ impl Case<'_> {
         self.key.strip_prefix("/registry").unwrap_or(&self.key)
     }
 
-    /// The recorded answer to a request; an answer may be the name of another that is the same.
-    fn answer(&self, request: &str) -> Option<&Value> {
-        match self.recorded["answers"].get(request)? {
-            Value::String(same) => self.answer(same),
-            answer => Some(answer),
-        }
-    }
-
-    fn is_readable(&self) -> bool {
-        match self.otherwise {
-            Some(Instead::Unreadable) => false,
-            Some(Instead::Readable) => true,
-            _ => self.answer("get").is_some_and(|answer| answer["status"] == 200),
-        }
-    }
-
-    /// The recorded object as it is in the namespace of this case; `None` where the recording has none.
+    /// The object as it is in the namespace of this case; `None` where the recording has none.
     fn object(&self) -> Option<Value> {
-        let mut object = self.answer("get").filter(|answer| answer["status"] == 200)?["body"].clone();
-        match self.otherwise {
-            Some(Instead::Serves(field, value)) => object[field] = (*value).into(),
-            Some(Instead::Omits(pointer)) => {
-                let (parent, field) = pointer.rsplit_once('/')?;
-                object.pointer_mut(parent)?.as_object_mut()?.remove(field);
-            }
-            _ => {}
-        }
+        let mut object = self.damaged.object()?;
         let metadata = object["metadata"].as_object_mut()?;
-        metadata.remove("resourceVersion");
         if metadata.get("namespace").is_some_and(|namespace| namespace == "ns") {
             metadata.insert("namespace".into(), self.namespace.clone().into());
         }
@@ -113,7 +53,7 @@ impl Case<'_> {
 
     /// The names in the list of the collection.
     fn listed(&self) -> Value {
-        match self.answer("list") {
+        match self.damaged.answer("list") {
             Some(list) if list["status"] == 200 => list["body"]["item_names"].clone(),
             _ => json!(["aaa", "victim", "zzz"]),
         }
@@ -153,19 +93,15 @@ async fn check(setup: &str, encryption: Option<&str>, watch_cache: bool) {
         );
         let place = |name: &str| text(name).replace("/ns/", &format!("/{namespace}/"));
         let case = Case {
-            recorded: case,
+            damaged: Damaged::new(text("kind"), case),
             name: case["name"].as_str().expect("a name"),
-            otherwise: OTHERWISE
-                .iter()
-                .find(|(kind, name, ..)| *kind == text("kind") && case["name"] == *name)
-                .map(|(_, _, instead, _)| instead),
             key: place("key"),
             collection: place("collection"),
             namespace,
         };
         values.push((
             case.key.clone(),
-            moved(&decode(&case.recorded["value"]), &case.namespace),
+            moved(&decode(&case.damaged.recorded["value"]), &case.namespace),
         ));
         for neighbour in ["aaa", "zzz"] {
             let value = good.replace("\"victim\"", &format!("\"{neighbour}\""));
@@ -216,7 +152,7 @@ fn definitions() -> Vec<(String, Bytes)> {
 /// Notes an answer that does not fit.
 fn expect(case: &Case<'_>, request: &str, good: bool, answer: &Answer, faults: &mut Vec<String>) {
     if !good {
-        let recorded = case.answer(request).map(Value::to_string).unwrap_or_default();
+        let recorded = case.damaged.answer(request).map(Value::to_string).unwrap_or_default();
         faults.push(format!(
             "{request}: {} {}\n    recorded {recorded}",
             answer.status,
@@ -228,7 +164,7 @@ fn expect(case: &Case<'_>, request: &str, good: bool, answer: &Answer, faults: &
 async fn reads(client: &Client, case: &Case<'_>, faults: &mut Vec<String>) {
     let get = client.get(&case.path("victim")).await;
     let body = get.json();
-    let good = if case.is_readable() {
+    let good = if case.damaged.is_readable() {
         let mut served = body.clone();
         if let Some(metadata) = served["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
@@ -244,7 +180,7 @@ async fn reads(client: &Client, case: &Case<'_>, faults: &mut Vec<String>) {
 
     let list = client.get(&case.collection).await;
     let body = list.json();
-    let good = if case.is_readable() {
+    let good = if case.damaged.is_readable() {
         let names = body["items"].as_array().into_iter().flatten();
         let names: Value = names.map(|item| item["metadata"]["name"].clone()).collect();
         list.status == 200 && names == case.listed()
@@ -283,12 +219,13 @@ async fn writes(client: &Client, case: &Case<'_>, faults: &mut Vec<String>) {
     let create = send("POST", &case.collection, "json", body()).await;
     let good = create.status == 409 && create.json()["reason"] == "AlreadyExists";
     expect(case, "create", good, &create, faults);
-    if case.is_readable() {
+    if case.damaged.is_readable() {
         let unchanged = client.get(&path).await.body;
         let update = send("PUT", &path, "json", Some(unchanged)).await;
-        let recorded = match case.otherwise {
+        let recorded = match case.damaged.otherwise {
             Some(Instead::Readable) => json!(200),
             _ => case
+                .damaged
                 .answer("update_unchanged")
                 .map(|answer| answer["status"].clone())
                 .unwrap_or_default(),

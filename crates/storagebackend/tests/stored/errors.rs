@@ -9,6 +9,7 @@ use apiserver_storage_api::{
     ListOptions, NoCheck, ResourceInfo, SelectionPredicate, Storage, StorageError, Watch,
 };
 use apiserver_storage_kv::Kv;
+use apiserver_storage_testing::damaged::Damaged;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -16,37 +17,6 @@ use crate::data::{array, bytes, read, text, without_revision};
 use crate::encryption::transformers;
 use crate::ground::{self, Ground, everything, next_change, update, watch_from_now, write_back, write_changed};
 use crate::kinds;
-
-/// How our stores answer otherwise.
-enum Instead {
-    /// The value is not read.
-    Unreadable,
-    /// The value is read.
-    Readable,
-    /// A field is served with another value.
-    Serves(&'static str, &'static str),
-    /// A field of the metadata is not served.
-    Omits(&'static str),
-}
-
-const YAML: &str = "no server stores YAML: it is unreadable, and says so";
-const CBOR: &str = "CBOR is read for every kind, not only behind a feature gate";
-const TYPE: &str = "what has no type is opaque, also where nothing else is known";
-const SELF_LINK: &str = "selfLink means nothing any more";
-
-/// Where our stores answer otherwise on purpose: kind, case, how, and why.
-const OTHERWISE: [(&str, &str, Instead, &str); 10] = [
-    ("ConfigMap", "yaml", Instead::Unreadable, YAML),
-    ("Secret", "yaml", Instead::Unreadable, YAML),
-    ("ConfigMap", "cbor", Instead::Readable, CBOR),
-    ("ConfigMap", "cbor-text-keys", Instead::Readable, CBOR),
-    ("Secret", "cbor", Instead::Readable, CBOR),
-    ("Secret", "cbor-text-keys", Instead::Readable, CBOR),
-    ("Secret", "empty", Instead::Serves("type", "Opaque"), TYPE),
-    ("Secret", "json-null", Instead::Serves("type", "Opaque"), TYPE),
-    ("Secret", "json-empty-object", Instead::Serves("type", "Opaque"), TYPE),
-    ("Widget", "with-resource-version", Instead::Omits("selfLink"), SELF_LINK),
-];
 
 /// The damaged values of one recorded server.
 struct Setup<'a> {
@@ -88,59 +58,27 @@ impl<'a> Setup<'a> {
 struct Case<'a> {
     setup: &'a Setup<'a>,
     name: String,
-    recorded: &'a Value,
-    otherwise: Option<&'static Instead>,
+    damaged: Damaged<'a>,
 }
 
 impl<'a> Case<'a> {
     fn new(setup: &'a Setup<'a>, recorded: &'a Value) -> Self {
-        let name = text(&recorded["name"]);
-        let mut otherwise = OTHERWISE
-            .iter()
-            .filter(|(kind, case, ..)| *kind == setup.kind && *case == name);
-        let otherwise = otherwise.next().map(|(_, _, instead, _)| instead);
+        let mut damaged = Damaged::new(&setup.kind, recorded);
         // What another server cannot decrypt need not be looked at any closer.
         let decrypts = recorded["answers"]["get"]["body"]["message"]
             .as_str()
             .is_none_or(|text| !text.contains("transform"));
+        damaged.otherwise = damaged.otherwise.filter(|_| decrypts);
         Self {
-            name: format!("{}, {name}", setup.name),
-            otherwise: otherwise.filter(|_| decrypts),
+            name: format!("{}, {}", setup.name, text(&recorded["name"])),
             setup,
-            recorded,
+            damaged,
         }
-    }
-
-    /// The recorded answer to a request; an answer may be the name of another that is the same.
-    fn answer(&self, request: &str) -> Option<&'a Value> {
-        match self.recorded["answers"].get(request)? {
-            Value::String(same) => self.answer(same),
-            answer => Some(answer),
-        }
-    }
-
-    fn is_readable(&self) -> bool {
-        match self.otherwise {
-            Some(Instead::Unreadable) => false,
-            Some(Instead::Readable) => true,
-            _ => self.answer("get").is_some_and(|answer| answer["status"] == 200),
-        }
-    }
-
-    /// The object as the real server served it; `None` where it did not.
-    fn object(&self) -> Option<Value> {
-        let mut object = self.answer("get").filter(|answer| answer["status"] == 200)?["body"].clone();
-        match self.otherwise {
-            Some(Instead::Serves(field, value)) => object[*field] = (*value).into(),
-            Some(Instead::Omits(field)) => drop(object["metadata"].as_object_mut()?.remove(*field)),
-            _ => {}
-        }
-        Some(without_revision(object))
     }
 
     /// Whether this is the object after it was written back: selfLink is never written.
     fn is_written_back(&self, have: &Value) -> bool {
-        self.object().is_none_or(|mut want| {
+        self.damaged.object().is_none_or(|mut want| {
             let metadata = want["metadata"].as_object_mut();
             metadata.and_then(|metadata| metadata.remove("selfLink"));
             want == *have
@@ -154,7 +92,7 @@ impl<'a> Case<'a> {
         assert!(named, "{}: {request}: {error}", self.name);
         let error = self.status(error, verb);
         assert_eq!(error.code(), 500, "{}: {request}", self.name);
-        if let Some(answer) = self.answer(request).filter(|answer| answer["status"] == 500) {
+        if let Some(answer) = self.damaged.answer(request).filter(|answer| answer["status"] == 500) {
             // Some of that server's errors have no reason, because nobody gave them one.
             if let (Some(reason), true) = (answer["body"]["reason"].as_str(), self.setup.deletes_unsafely) {
                 assert_eq!(error.reason(), reason, "{}: {request}", self.name);
@@ -173,12 +111,15 @@ async fn reads(case: &Case<'_>) {
     let name = &case.name;
     match store.get(key, GetOptions::default()).await {
         Ok(entry) => {
-            assert!(case.is_readable(), "{name}: it was read");
+            assert!(case.damaged.is_readable(), "{name}: it was read");
             let served = without_revision(entry.decode().unwrap());
-            assert!(case.object().is_none_or(|want| want == served), "{name}: {served}");
+            assert!(
+                case.damaged.object().is_none_or(|want| want == served),
+                "{name}: {served}"
+            );
         }
         Err(error) => {
-            assert!(!case.is_readable(), "{name}: {error}");
+            assert!(!case.damaged.is_readable(), "{name}: {error}");
             case.refused(error, StorageVerb::Get, "get");
         }
     }
@@ -212,7 +153,7 @@ async fn reads(case: &Case<'_>) {
     ] {
         match list(options).await {
             Ok(all) => {
-                assert!(case.is_readable(), "{name}: {request} has it");
+                assert!(case.damaged.is_readable(), "{name}: {request} has it");
                 assert_eq!(
                     all.entries.len(),
                     wanted,
@@ -221,7 +162,7 @@ async fn reads(case: &Case<'_>) {
                 );
             }
             Err(error) => {
-                assert!(!case.is_readable(), "{name}: {request}: {error}");
+                assert!(!case.damaged.is_readable(), "{name}: {request}: {error}");
                 case.refused(error, StorageVerb::List, request);
             }
         }
@@ -271,7 +212,7 @@ async fn writes<K: Kv>(ground: &Ground<K>, case: &Case<'_>) {
         unreadable: true,
         ..DeleteOptions::default()
     };
-    if case.is_readable() {
+    if case.damaged.is_readable() {
         let written = write_back(store, key)
             .await
             .unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -331,11 +272,11 @@ async fn watched(case: &Case<'_>, watch: &mut Watch) {
         assert_eq!(object.revision(), event.revision, "{name}");
         assert_eq!(
             object.unreadable_reason().is_none(),
-            case.is_readable(),
+            case.damaged.is_readable(),
             "{name}: {:?}",
             event.kind
         );
-        if let (Ok(_), Some(want)) = (object.record(), case.object()) {
+        if let (Ok(_), Some(want)) = (object.record(), case.damaged.object()) {
             let served: Value = object.decode().unwrap();
             assert_eq!(
                 served["metadata"]["resourceVersion"],
@@ -369,7 +310,7 @@ async fn check_setup<K: Kv>(ground: &Ground<K>, recorded: &Value) -> (usize, usi
         reads(&case).await;
         writes(ground, &case).await;
         watched(&case, &mut watch).await;
-        *(if case.is_readable() {
+        *(if case.damaged.is_readable() {
             &mut readable
         } else {
             &mut unreadable
