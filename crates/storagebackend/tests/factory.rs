@@ -1,13 +1,14 @@
 //! The factory over the embedded backends: what it opens, shares, encrypts and caches.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use apiserver_storage_api::time::ManualClock;
 use apiserver_storage_api::{
-    CreateOptions, Encoded, GetOptions, Index, LabelSelector, ListAt, ListOptions, ReadAt, ResourceInfo, ResourceScope,
-    Scope, SelectionPredicate, Storage, StorageError, WatchItem, WatchOptions, WatchStart,
+    Collected, CreateOptions, Encoded, GetOptions, Index, LabelSelector, ListAt, ListOptions, ReadAt, ResourceInfo,
+    ResourceScope, Scope, SelectionPredicate, Storage, StorageError, WatchItem, WatchOptions, WatchStart,
 };
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use apiserver_storage_kv::Kv as _;
@@ -332,6 +333,63 @@ async fn watches_end_where_they_are_and_the_rest_goes_on_until_the_end() {
     }
     assert!(maps.get(&key, GetOptions { at: ReadAt::MostRecent }).await.is_err());
     assert!(maps.ready().is_err());
+}
+
+/// A store in memory that was made so long after the first one, with three objects in it, and its first page of them.
+async fn first_page(after: Duration) -> (Arc<dyn Storage>, ListOptions) {
+    let (clock, config) = standing();
+    clock.advance(after);
+    let factory = Factory::open(config).await.unwrap();
+    let store = factory.storage_for(&kind("", "configmaps", "ConfigMap"));
+    for name in ["a", "b", "c"] {
+        create(&store, name).await;
+    }
+    let mut options = ListOptions {
+        limit: NonZeroU64::new(1),
+        ..ListOptions::default()
+    };
+    let page = list(&store, options.clone()).await.unwrap();
+    options.at = ListAt::Continue(page.next.unwrap());
+    (store, options)
+}
+
+async fn list(store: &Arc<dyn Storage>, options: ListOptions) -> Result<Collected, StorageError> {
+    let everything = Scope::all(store.resource().prefix());
+    store.list(&everything, options).await?.collect().await
+}
+
+// covers: storage-api/CONT-10
+#[tokio::test]
+async fn pages_that_began_in_an_earlier_or_a_later_store_are_not_completed_from_this_one() {
+    let (first, of_first) = first_page(Duration::ZERO).await;
+    let (later, of_later) = first_page(Duration::from_secs(3600)).await;
+    assert_eq!(list(&first, of_first.clone()).await.unwrap().entries.len(), 1);
+    // What a new store never had counts as compacted; the client may go on at the latest state, and is told so.
+    let error = list(&later, of_first).await.unwrap_err();
+    let StorageError::Expired {
+        token: Some(latest), ..
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!(latest.revision(), None);
+    let at = ListAt::Continue(latest);
+    let rest = list(
+        &later,
+        ListOptions {
+            at,
+            ..ListOptions::default()
+        },
+    )
+    .await
+    .unwrap();
+    assert_eq!(rest.entries.len(), 2, "the objects behind the first");
+    // What a store has not reached is refused.
+    let error = list(&first, of_later).await.unwrap_err();
+    assert!(
+        matches!(error, StorageError::TooLargeResourceVersion { .. }),
+        "{error:?}"
+    );
 }
 
 const MAPS: &str = r#"apiserver_storage_objects{resource="configmaps"}"#;

@@ -111,6 +111,14 @@ impl Etcd {
         self.url.clone()
     }
 
+    /// Sends a signal, as `kill` names it.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([signal, &self.child.id().to_string()])
+            .status();
+        assert!(sent.is_ok_and(|status| status.success()), "{signal}");
+    }
+
     /// A connection that compacts nothing by itself.
     pub(crate) async fn connect(&self) -> EtcdKv {
         let mut config = EtcdConfig::new([self.url()]).with_compaction_interval(None);

@@ -4,6 +4,8 @@
 //! pages. Requests over HTTP become the verbs of a `Storage`; statuses are compared through the registry's own table.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[cfg(feature = "etcd3")]
+mod away;
 mod data;
 mod encryption;
 mod errors;
