@@ -12,11 +12,12 @@
 //! Upstream: pkg/storage/etcd3/stats.go, which keeps a table of all keys behind one lock and rebuilds it with each list
 //! of keys.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{self, AtomicU32};
 
 use apiserver_storage_api::Revision;
 use parking_lot::Mutex;
@@ -113,10 +114,15 @@ impl Known {
         let (mut changed, mut gone) = (Vec::new(), Vec::new());
         let mut pairs = pairs.peekable();
         for (key, size) in self.sizes.range::<str, _>(keys) {
-            while let Some(pair) = pairs.next_if(|pair| *pair.key < **key) {
-                changed.push(pair);
-            }
-            match pairs.next_if(|pair| *pair.key == **key) {
+            // Mostly a key meets itself: it is compared once.
+            let found = loop {
+                match pairs.peek().map(|pair| pair.key.cmp(key)) {
+                    Some(Ordering::Less) => changed.extend(pairs.next()),
+                    Some(Ordering::Equal) => break pairs.next(),
+                    Some(Ordering::Greater) | None => break None,
+                }
+            };
+            match found {
                 Some(pair) if pair.revision > size.revision => changed.push(pair),
                 None if size.revision <= at => gone.push(Arc::clone(key)),
                 Some(_) | None => {}
@@ -183,7 +189,7 @@ impl Sizes {
     }
 
     fn keeps(&self, key: &str) -> bool {
-        match self.zeros.load(Ordering::Relaxed) {
+        match self.zeros.load(atomic::Ordering::Relaxed) {
             0 => true,
             zeros => self.seed.hash(key).leading_zeros() >= zeros,
         }
@@ -191,7 +197,7 @@ impl Sizes {
 
     /// There are too many: every other one is forgotten, and none like it is kept from now on.
     fn keep_half(&self, known: &mut Known) {
-        self.zeros.fetch_add(1, Ordering::Relaxed);
+        self.zeros.fetch_add(1, atomic::Ordering::Relaxed);
         let Known { sizes, bytes } = known;
         sizes.retain(|key, size| {
             let keeps = self.keeps(key);
