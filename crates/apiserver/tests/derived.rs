@@ -162,13 +162,9 @@ async fn kind(client: &Client, collection: &Collection) -> Kind {
     Kind::custom(&client.get(&path).await.json(), version)
 }
 
-/// Compares every form of a list with the reference; says how many answers were compressed.
-async fn check_list(client: &Client, collection: &Collection, query: &str) -> usize {
-    let target = format!("{}{query}", collection.path);
-    let kind = kind(client, collection).await;
-    let plain = get(client, &target, "application/json", false).await;
-    assert_eq!(plain.status, 200, "{target}: {}", plain.json());
-    // The plain answer is the objects as each is served alone.
+/// The plain answer is the objects as each is served alone.
+async fn check_plain(client: &Client, collection: &Collection) {
+    let plain = client.get(&collection.path).await;
     let objects = plain.json()["items"].as_array().unwrap().clone();
     let mut from = 0;
     for object in &objects {
@@ -184,8 +180,16 @@ async fn check_list(client: &Client, collection: &Collection, query: &str) -> us
         let found = plain.body[from..]
             .windows(alone.body.trim_ascii_end().len())
             .position(|window| window == alone.body.trim_ascii_end());
-        from += found.unwrap_or_else(|| panic!("{target}: {name} is not in the list as it is alone"));
+        from += found.unwrap_or_else(|| panic!("{}: {name} is not in the list as it is alone", collection.path));
     }
+}
+
+/// Compares every form of a list with the reference; says how many answers were compressed.
+async fn check_list(client: &Client, collection: &Collection, query: &str) -> usize {
+    let target = format!("{}{query}", collection.path);
+    let kind = kind(client, collection).await;
+    let plain = get(client, &target, "application/json", false).await;
+    assert_eq!(plain.status, 200, "{target}: {}", plain.json());
     let mut compressed = 0;
     for form in forms() {
         let want = form.list(&kind, &plain.json(), &plain.body);
@@ -282,10 +286,16 @@ async fn every_form_of_every_list_is_its_objects_in_that_form() {
     let (mut values, collections) = recorded();
     many_pods(&mut values, 60);
     let cluster = Cluster::with(values).await;
-    for (watch_cache, form_bytes) in [(true, 64 << 20), (true, 100 << 10), (true, 0), (false, 64 << 20)] {
+    for (watch_cache, form_bytes) in [(true, 64 << 20), (true, 100 << 10), (false, 0)] {
         let (server, client) = serve(&cluster, watch_cache, form_bytes).await;
         let mut compressed = 0;
         for collection in &collections {
+            // One server shows that alone and in lists objects are the same, in all collections.
+            if form_bytes == 64 << 20 {
+                check_plain(&client, collection).await;
+            } else if collection.path.contains("/namespaces/") {
+                continue;
+            }
             compressed += check_list(&client, collection, "").await;
         }
         let many = Collection {
@@ -293,7 +303,7 @@ async fn every_form_of_every_list_is_its_objects_in_that_form() {
             resource: (String::new(), "v1".into(), "pods".into()),
         };
         compressed += check_list(&client, &many, "?limit=50").await;
-        assert!(compressed >= 20, "{compressed} answers were compressed");
+        assert!(compressed >= 15, "{compressed} answers were compressed");
         server.shutdown().await;
     }
 }
@@ -513,55 +523,6 @@ async fn a_long_list_in_protobuf_is_whole_with_forms_and_without() {
         }
         server.shutdown().await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_changed_definition_changes_the_columns_of_objects_that_stay() {
-    let cluster = Cluster::with([]).await;
-    let (server, client) = serve(&cluster, true, 64 << 20).await;
-    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    let headers = [("content-type".to_owned(), "application/json".to_owned())];
-    let send = async |method: &str, target: &str, body: &Value| {
-        client
-            .send(method, target, &headers, Some(body.to_string().into()))
-            .await
-            .unwrap()
-    };
-    let definition = |column: &str| {
-        json!({"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
-            "metadata": {"name": "things.example.com"},
-            "spec": {"group": "example.com", "scope": "Cluster", "names": {"plural": "things", "kind": "Thing"},
-                "versions": [{"name": "v1", "served": true, "storage": true,
-                    "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-                    "additionalPrinterColumns": [{"name": column, "type": "string", "jsonPath": format!(".{column}")}]}]}})
-    };
-    let mut created = send("POST", definitions, &definition("one")).await.json();
-    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
-    let things = "/apis/example.com/v1/things";
-    let thing =
-        json!({"kind": "Thing", "apiVersion": "example.com/v1", "metadata": {"name": "a"}, "one": "1", "two": "2"});
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while send("POST", things, &thing).await.status == 404 {
-        assert!(std::time::Instant::now() < deadline, "the kind is not served");
-        tokio::task::yield_now().await;
-    }
-    let cells = async || get(&client, things, table, false).await.json()["rows"][0]["cells"].clone();
-    assert_eq!(cells().await, json!(["a", "1"]));
-    created = client
-        .get(&format!(
-            "{definitions}/{}",
-            created["metadata"]["name"].as_str().unwrap()
-        ))
-        .await
-        .json();
-    created["spec"] = definition("two")["spec"].clone();
-    let changed = send("PUT", &format!("{definitions}/things.example.com"), &created).await;
-    assert_eq!(changed.status, 200, "{}", changed.json());
-    while cells().await != json!(["a", "2"]) {
-        assert!(std::time::Instant::now() < deadline, "{}", cells().await);
-        tokio::task::yield_now().await;
-    }
-    server.shutdown().await;
 }
 
 /// Stored values are written below the server, as another server would.
