@@ -8,6 +8,7 @@ mod backend;
 mod place;
 mod rewrite;
 mod rows;
+mod slab;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use apiserver_storage_kv::{KvError, KvResult, StoreId};
 
 use self::place::Place;
 pub(crate) use self::rewrite::Rewrite;
+use self::slab::Slabs;
 use crate::config::EmbeddedConfig;
 use crate::error::Trouble;
 use crate::group::{Coordination, Group};
@@ -63,6 +65,7 @@ pub(crate) struct Disk {
     /// Absent once closed. Held for reading during every use, so that closing waits for them.
     open: RwLock<Option<Open>>,
     config: EmbeddedConfig,
+    slabs: Slabs,
 }
 
 struct Open {
@@ -78,7 +81,8 @@ impl Disk {
         let database = place.open(config.cache_bytes, |database| create(database, birth))?;
         let loaded = load(&database, &config)?;
         let open = RwLock::new(Some(Open { database, place }));
-        Ok((Self { open, config }, loaded))
+        let slabs = Slabs::default();
+        Ok((Self { open, config, slabs }, loaded))
     }
 
     /// Opens the file anew after a commit that failed, to find out what it has. When that fails the file stays closed.
@@ -106,15 +110,28 @@ impl Disk {
         })
     }
 
-    /// Reads values; `None` in the place of each that is not there.
+    /// Reads values; `None` in the place of each that is not there. Several lie in one piece, which the last of them
+    /// keeps: they are for those who look at them and let them go.
     pub(crate) fn values(&self, wanted: &[Wanted]) -> KvResult<Vec<Option<Bytes>>> {
         self.with(|database| {
             let transaction = database.begin_read().map_err(fault)?;
             let values = transaction.open_table(VALUES).map_err(fault)?;
-            wanted
-                .iter()
-                .map(|(key, revision)| read_value(&values, key, *revision))
-                .collect()
+            if let [(key, revision)] = wanted {
+                return Ok(vec![read_value(&values, key, *revision)?]);
+            }
+            let mut slab = self.slabs.take();
+            let mut places = Vec::with_capacity(wanted.len());
+            for (key, revision) in wanted {
+                let row = values.get(revision.get()).map_err(fault)?;
+                let place = row.map(|row| {
+                    let value = rows::decode_value(*revision, key, row.value())?;
+                    let start = slab.push(value);
+                    KvResult::Ok(start..start + value.len())
+                });
+                places.push(place.transpose()?);
+            }
+            let all = slab.share();
+            Ok(places.into_iter().map(|place| place.map(|at| all.slice(at))).collect())
         })
     }
 
@@ -314,7 +331,7 @@ fn read_value(
     revision: Revision,
 ) -> KvResult<Option<Bytes>> {
     let row = values.get(revision.get()).map_err(fault)?;
-    row.map(|row| rows::decode_value(revision, key, row.value()))
+    row.map(|row| rows::decode_value(revision, key, row.value()).map(Bytes::copy_from_slice))
         .transpose()
 }
 

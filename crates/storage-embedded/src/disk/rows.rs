@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvResult, LeaseId};
 
@@ -81,12 +79,10 @@ pub(crate) fn encode_value(revision: Revision, key: &str, value: &[u8], row: &mu
 }
 
 /// Reads a value row.
-pub(crate) fn decode_value(revision: Revision, key: &str, row: &[u8]) -> KvResult<Bytes> {
+pub(crate) fn decode_value<'r>(revision: Revision, key: &str, row: &'r [u8]) -> KvResult<&'r [u8]> {
     match row.split_first_chunk::<CHECKSUM>() {
         None => Err(Trouble::damaged(key, revision, "value row is too short")),
-        Some((sum, value)) if checksum(revision, &[key.as_bytes(), value]) == u32::from_le_bytes(*sum) => {
-            Ok(Bytes::copy_from_slice(value))
-        }
+        Some((sum, value)) if checksum(revision, &[key.as_bytes(), value]) == u32::from_le_bytes(*sum) => Ok(value),
         Some(_) => Err(Trouble::damaged(key, revision, "checksum of the value does not match")),
     }
 }
@@ -118,6 +114,8 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn record(value: Option<&'static [u8]>) -> Record {
