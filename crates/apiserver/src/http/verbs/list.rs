@@ -71,9 +71,9 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
     }
     let metadata = metadata(revision, read.end.as_ref().unwrap_or(&ListEnd::default()));
     let frame = frame(&call, view, &metadata);
-    let now = call.context.clock().now();
     if !json {
         // A document of a person's size.
+        let now = call.context.clock().now();
         let mut writer = ListWriter::new(derived, frame, now, false);
         for entry in &read.entries {
             writer.item(entry).map_err(ApiError::internal)?;
@@ -86,21 +86,7 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
             &call.headers,
         ));
     }
-    let gzip = accepts_gzip(&call.headers) && read.exceeds(respond::GZIP_FROM, &derived)?;
-    // Indentation is made anew for each answer, so there are no segments of it.
-    let writer = ListWriter::new(derived, frame, now, gzip && !representation.pretty);
-    let parts = chunks(
-        writer,
-        read.entries.into_iter().map(Item::Entry),
-        pages,
-        read.end.is_some(),
-    );
-    let body = match (representation.pretty, gzip) {
-        (false, _) => body::stream(parts),
-        (true, false) => body::stream(indented(parts)),
-        (true, true) => body::stream(compress(indented(parts))),
-    };
-    Ok(answer(Format::Json, body, gzip))
+    streamed(&call, derived, frame, read, pages, representation.pretty)
 }
 
 fn list_error(call: &Call, error: StorageError) -> ApiError {
@@ -267,6 +253,33 @@ pub(super) fn whole(call: &Call, revision: Revision, entries: &[Entry], end: &Li
     }
     out.extend_from_slice(b"]}");
     Ok(out.into())
+}
+
+/// A list in JSON, sent as its pages come.
+fn streamed(
+    call: &Call,
+    derived: Derived,
+    frame: Frame,
+    read: Read,
+    pages: Pages,
+    pretty: bool,
+) -> Result<Response<Body>, ApiError> {
+    let gzip = accepts_gzip(&call.headers) && read.exceeds(respond::GZIP_FROM, &derived)?;
+    // Indentation is made anew for each answer, so there are no segments of it.
+    let now = call.context.clock().now();
+    let writer = ListWriter::new(derived, frame, now, gzip && !pretty);
+    let parts = chunks(
+        writer,
+        read.entries.into_iter().map(Item::Entry),
+        pages,
+        read.end.is_some(),
+    );
+    let body = match (pretty, gzip) {
+        (false, _) => body::stream(parts),
+        (true, false) => body::stream(indented(parts)),
+        (true, true) => body::stream(compress(indented(parts))),
+    };
+    Ok(answer(Format::Json, body, gzip))
 }
 
 /// A list as one message. Its length stands at its beginning, so all items are measured before the first one goes out.
