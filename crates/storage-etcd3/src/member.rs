@@ -16,7 +16,6 @@ use tonic::transport::{Channel as TonicChannel, Endpoint};
 
 use crate::config::{Credentials, EtcdConfig, EtcdConfigError};
 use crate::connect::{Connector, Lines};
-use crate::metered::Method;
 use crate::rpc::Rpc;
 
 /// Bytes that a watch may have on their way before its reader takes them.
@@ -64,7 +63,6 @@ pub(crate) struct Link {
 impl Link {
     /// For one watch.
     pub(crate) fn watch_client(&self) -> WatchClient {
-        Method::Watch.started();
         self.watch.clone()
     }
 

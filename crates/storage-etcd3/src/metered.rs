@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     Range,
+    RangeStream,
     Txn,
     Compact,
     LeaseGrant,
@@ -24,6 +25,9 @@ macro_rules! counter_of {
     ($method:expr, $name:literal $(, $label:literal => $value:literal)*) => {
         match $method {
             Method::Range => counter_of!(@ $name, "unary", "etcdserverpb.KV", "Range" $(, $label => $value)*),
+            Method::RangeStream => {
+                counter_of!(@ $name, "server_stream", "etcdserverpb.KV", "RangeStream" $(, $label => $value)*)
+            }
             Method::Txn => counter_of!(@ $name, "unary", "etcdserverpb.KV", "Txn" $(, $label => $value)*),
             Method::Compact => counter_of!(@ $name, "unary", "etcdserverpb.KV", "Compact" $(, $label => $value)*),
             Method::LeaseGrant => counter_of!(@ $name, "unary", "etcdserverpb.Lease", "LeaseGrant" $(, $label => $value)*),
@@ -40,33 +44,39 @@ macro_rules! counter_of {
 }
 
 impl Method {
-    /// Counts an attempt. A stream is counted when it is asked for; how it ends shows in the metrics of watches.
-    pub(crate) fn started(self) {
+    /// Counts an attempt, and how it ends.
+    pub(crate) fn started(self) -> Attempt {
         counter_of!(self, "grpc_client_started_total").increment(1);
+        Attempt(Some(self))
     }
 
-    /// Counts an attempt and how it ends. One that is given up on ends in no way.
+    /// Counts an attempt and how it ends.
     pub(crate) async fn counted<T>(self, attempt: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        self.started();
+        let mut started = self.started();
         let result = attempt.await;
-        match &result {
-            Ok(_) => counter_of!(self, "grpc_client_handled_total", "grpc_code" => "OK").increment(1),
-            Err(status) => self.failed(status.code()).increment(1),
-        }
+        started.ended(result.as_ref().map_or_else(Status::code, |_| Code::Ok));
         result
     }
 
     fn failed(self, code: Code) -> Counter {
         metrics::counter!(
             "grpc_client_handled_total",
-            "grpc_type" => "unary", "grpc_service" => self.service(), "grpc_method" => self.name(),
+            "grpc_type" => self.kind(), "grpc_service" => self.service(), "grpc_method" => self.name(),
             "grpc_code" => code_name(code)
         )
     }
 
+    fn kind(self) -> &'static str {
+        match self {
+            Self::RangeStream => "server_stream",
+            Self::Watch => "bidi_stream",
+            _ => "unary",
+        }
+    }
+
     fn service(self) -> &'static str {
         match self {
-            Self::Range | Self::Txn | Self::Compact => "etcdserverpb.KV",
+            Self::Range | Self::RangeStream | Self::Txn | Self::Compact => "etcdserverpb.KV",
             Self::LeaseGrant => "etcdserverpb.Lease",
             Self::Status => "etcdserverpb.Maintenance",
             Self::Watch => "etcdserverpb.Watch",
@@ -76,12 +86,45 @@ impl Method {
     fn name(self) -> &'static str {
         match self {
             Self::Range => "Range",
+            Self::RangeStream => "RangeStream",
             Self::Txn => "Txn",
             Self::Compact => "Compact",
             Self::LeaseGrant => "LeaseGrant",
             Self::Status => "Status",
             Self::Watch => "Watch",
         }
+    }
+}
+
+/// A call or a stream that was started and has not ended. One that is dropped was given up on: it ends as canceled, as it
+/// does for gRPC's own clients.
+#[derive(Debug)]
+pub(crate) struct Attempt(Option<Method>);
+
+impl Attempt {
+    /// Counts how it ended; once, however often it is told.
+    pub(crate) fn ended(&mut self, code: Code) {
+        match (self.0.take(), code) {
+            (None, _) => {}
+            (Some(method), Code::Ok) => {
+                counter_of!(method, "grpc_client_handled_total", "grpc_code" => "OK").increment(1);
+            }
+            (Some(method), code) => method.failed(code).increment(1),
+        }
+    }
+
+    /// The same of an error of the client, which may have none of gRPC's codes.
+    pub(crate) fn failed(&mut self, error: &etcd_client::Error) {
+        self.ended(match error {
+            etcd_client::Error::GRpcStatus(status) => status.code(),
+            _ => Code::Unknown,
+        });
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.ended(Code::Cancelled);
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apiserver_storage_etcd3::{EtcdKv, any_server_listens};
-use apiserver_storage_kv::{Kv, KvError};
+use apiserver_storage_kv::{Kv, KvError, WatchRequest};
+use futures::StreamExt as _;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use common::{Etcd, config, connect, create, healthy, revision, soon, until};
@@ -97,6 +98,23 @@ fn the_size_of_the_database_is_a_metric_of_each_cluster_that_answers() {
     assert!((8192.0..1e9).contains(&size), "{size}");
 }
 
+const STARTED: &str = "grpc_client_started_total{";
+const HANDLED: &str = "grpc_client_handled_total{";
+const OK: &str = r#"grpc_code="OK""#;
+const CANCELED: &str = r#"grpc_code="Canceled""#;
+const UNAVAILABLE: &str = r#"grpc_code="Unavailable""#;
+const UNKNOWN: &str = r#"grpc_code="Unknown""#;
+
+/// The count of a method, and of a code if there is one.
+fn wire(text: &str, name: &str, method: &str, code: &str) -> u64 {
+    let labels = [format!(r#"grpc_method="{method}""#), code.to_owned()];
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or_default()
+}
+
 // covers: storage-etcd3/METR-13
 #[test]
 fn each_attempt_on_the_wire_is_counted_by_method() {
@@ -115,15 +133,8 @@ fn each_attempt_on_the_wire_is_counted_by_method() {
         Some(())
     });
     let Some(text) = text else { return };
-    let count = |name: &str, method: &str, code: &str| {
-        let labels = [format!(r#"grpc_method="{method}""#), code.to_owned()];
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .unwrap_or_default()
-    };
-    let (started, handled) = ("grpc_client_started_total{", "grpc_client_handled_total{");
+    let count = |name: &str, method: &str, code: &str| wire(&text, name, method, code);
+    let (started, handled) = (STARTED, HANDLED);
     let ok = r#"grpc_code="OK""#;
     assert_eq!((count(started, "Txn", ""), count(handled, "Txn", ok)), (1, 1), "{text}");
     assert_eq!(count(handled, "LeaseGrant", ok), 1, "{text}");
@@ -137,6 +148,54 @@ fn each_attempt_on_the_wire_is_counted_by_method() {
         text.contains(r#"grpc_type="bidi_stream",grpc_service="etcdserverpb.Watch""#),
         "{text}"
     );
+}
+
+// covers: storage-etcd3/METR-13
+#[test]
+fn streams_are_counted_when_they_start_and_by_how_they_end() {
+    let text = recorded(|handle| async move {
+        let mut etcd = Etcd::start().await?;
+        let mut settings = etcd.config();
+        settings.health_interval = Duration::from_secs(600);
+        let kv = EtcdKv::connect(settings).await.expect("a sound configuration");
+        create(&kv, "/registry/a", "1").await;
+        // Others watch, too: what the cluster does to know of compactions.
+        let ended = |code: &str| wire(&handle.render(), HANDLED, "Watch", code);
+        let request = WatchRequest {
+            key: "/registry/".to_owned(),
+            prefix: true,
+            from: None,
+            previous: false,
+        };
+        let watch = kv.watch(request.clone()).await.expect("a watch");
+        assert_eq!(ended(CANCELED), 0);
+        // Nobody wants it any more.
+        drop(watch);
+        let given_up = async {
+            while ended(CANCELED) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        soon(given_up).await;
+        let mut watch = kv.watch(request).await.expect("a watch");
+        // The server goes: the stream breaks, and is opened anew as often as it takes.
+        etcd.kill();
+        let failed = async {
+            while ended(UNAVAILABLE) + ended(UNKNOWN) == 0 {
+                let _ = tokio::time::timeout(Duration::from_millis(10), watch.items.next()).await;
+            }
+        };
+        soon(failed).await;
+        drop(watch);
+        kv.close().await;
+        drop(kv);
+        Some(())
+    });
+    let Some(text) = text else { return };
+    let ends = [OK, CANCELED, UNAVAILABLE, UNKNOWN];
+    let ended: u64 = ends.iter().map(|code| wire(&text, HANDLED, "Watch", code)).sum();
+    assert_eq!(ended, wire(&text, STARTED, "Watch", ""), "each has ended once: {text}");
+    assert!(text.contains(r#"handled_total{grpc_type="bidi_stream""#), "{text}");
 }
 
 // covers: storage-etcd3/HEALTH-09

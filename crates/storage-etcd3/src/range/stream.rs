@@ -21,6 +21,7 @@ use crate::cluster::Retry;
 use crate::convert;
 use crate::error::{Failure, classify_status, fault};
 use crate::member::Member;
+use crate::metered::Method;
 use crate::proto::{RangeResponse, RangeStreamResponse, ResponseHeader};
 use crate::shared::Shared;
 
@@ -188,14 +189,23 @@ impl Shared {
             request.limit = i64::try_from(limit.get()).unwrap_or(i64::MAX);
         }
         request.revision = pinned(reading.left.at)?;
-        let opened = async { member.rpc().await?.range_stream(request).await };
-        let opened = cluster.within(limit, opened).await.ok_or_else(late)?;
+        let rpc = cluster.within(limit, member.rpc()).await.ok_or_else(late)??;
+        let mut attempt = Method::RangeStream.started();
+        let opened = cluster.within(limit, rpc.range_stream(request)).await;
+        let opened = opened.unwrap_or_else(|| Err(late()));
         // A server without streams may say so at once or in the place of the first part.
-        let stream = opened.map_err(lacking_or)?;
-        let parts = stream::unfold(stream, |mut stream| async move {
+        let stream = opened
+            .inspect_err(|status| attempt.ended(status.code()))
+            .map_err(lacking_or)?;
+        let parts = stream::unfold((stream, attempt), |(mut stream, mut attempt)| async move {
             let part = cluster.within(limit, stream.message()).await;
-            let part = part.unwrap_or_else(|| Err(late())).transpose()?;
-            Some((part, stream))
+            let part = part.unwrap_or_else(|| Err(late())).transpose();
+            match &part {
+                None => attempt.ended(Code::Ok),
+                Some(Err(status)) => attempt.ended(status.code()),
+                Some(Ok(_)) => {}
+            }
+            Some((part?, (stream, attempt)))
         });
         let end = follow(parts, reading).await?;
         let observed = cluster.observe(Some(end.header.clone()), Some(mark));

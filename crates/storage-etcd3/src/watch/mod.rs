@@ -16,6 +16,7 @@ use std::time::Duration;
 use etcd_client::WatchResponse;
 use futures::stream::{self, StreamExt};
 use futures::{FutureExt, future};
+use tonic::Code;
 use tokio::sync::watch;
 
 use apiserver_storage_api::time::jitter;
@@ -186,12 +187,18 @@ impl Live {
             Wake::Closed => Err(KvError::Closed),
             Wake::Message(message) => match *message {
                 Ok(Some(response)) => self.response(response),
-                Ok(None) => self.lost("the stream ended".into()),
-                Err(error) => match classify(error) {
-                    // An open stream that fails is broken, whatever it says: opening it anew shows what is the matter.
-                    Failure::Answer(error) => self.lost(error.into()),
-                    Failure::Lost(cause) | Failure::NotSent(cause) => self.lost(cause),
-                },
+                Ok(None) => {
+                    open.attempt.ended(Code::Ok);
+                    self.lost("the stream ended".into())
+                }
+                Err(error) => {
+                    open.attempt.failed(&error);
+                    match classify(error) {
+                        // An open stream that fails is broken, whatever it says: opening it anew shows what is the matter.
+                        Failure::Answer(error) => self.lost(error.into()),
+                        Failure::Lost(cause) | Failure::NotSent(cause) => self.lost(cause),
+                    }
+                }
             },
             Wake::Asked => {
                 self.ask();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
+use tonic::Code;
 
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvError, KvResult, WatchRequest, prefix_end};
@@ -11,6 +12,7 @@ use crate::cluster::{Cluster, positive};
 use crate::convert;
 use crate::error::{Failure, classify, fault};
 use crate::member::{Link, Member, Trust};
+use crate::metered::{Attempt, Method};
 
 /// An open watch on a member.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Open {
     pub(crate) revision: Revision,
     pub(crate) sender: WatchRequestSender,
     pub(crate) responses: WatchResponseStream,
+    /// How the stream ends is counted.
+    pub(crate) attempt: Attempt,
     /// The place on the connection.
     pub(crate) link: Arc<Link>,
 }
@@ -69,11 +73,16 @@ impl Cluster {
         let options = options(request, start, trusted)?;
         let accepted = async {
             let key = convert::start_key(&request.key).to_vec();
+            let mut attempt = Method::Watch.started();
             let stream = link.watch_client().watch(key, Some(options)).await;
+            let stream = stream.inspect_err(|error| attempt.failed(error));
             let (sender, mut responses) = stream.map_err(classify)?.split();
-            let created = responses.message().await.map_err(classify)?;
-            let created = created.ok_or_else(|| Failure::Lost("the watch ended before it began".into()))?;
-            Ok((sender, responses, created))
+            let created = responses.message().await.inspect_err(|error| attempt.failed(error));
+            let created = created.map_err(classify)?.ok_or_else(|| {
+                attempt.ended(Code::Ok);
+                Failure::Lost("the watch ended before it began".into())
+            })?;
+            Ok((sender, responses, attempt, created))
         };
         // A connection that swallows everything must not hold the watch for ever.
         let limit = self.config.watch_open_timeout;
@@ -81,7 +90,7 @@ impl Cluster {
             link.give_up();
             return Err(Failure::Lost("the watch was not accepted in time".into()));
         };
-        let (sender, responses, created) = accepted?;
+        let (sender, responses, attempt, created) = accepted?;
         if let Some(failure) = ended(&created) {
             if needs_login(&created) {
                 link.log_in().await.map_err(classify)?;
@@ -100,6 +109,7 @@ impl Cluster {
             revision,
             sender,
             responses,
+            attempt,
             link,
         })
     }
