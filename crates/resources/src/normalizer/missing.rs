@@ -36,7 +36,10 @@ pub(super) type Decide = fn(&dyn RawFields, field: &str, owner: Owner) -> Absent
 /// The fields of a type that are decided so, and how.
 pub(super) fn decide_of(ty: &str) -> Option<(&'static [&'static str], Decide)> {
     let decided: (&[&str], Decide) = match ty {
-        "core.v1.Container" | "core.v1.EphemeralContainer" => (&["imagePullPolicy"], pull_policy),
+        "core.v1.Container" | "core.v1.EphemeralContainer" => (&["imagePullPolicy"], |container, _, _| {
+            pull_policy(container.get("image"))
+        }),
+        "core.v1.ImageVolumeSource" => (&["pullPolicy"], |volume, _, _| pull_policy(volume.get("reference"))),
         "core.v1.PodSpec" => (&["enableServiceLinks"], |_, _, owner| match owner {
             Owner::Pod => Absent::Gets("true".into()),
             Owner::Container | Owner::Other => Absent::Stays,
@@ -85,8 +88,9 @@ fn gets(text: Option<&str>) -> Absent {
     text.map_or(Absent::Unknown, |text| Absent::Gets(Cow::Owned(text.to_owned())))
 }
 
-fn pull_policy(container: &dyn RawFields, _: &str, _: Owner) -> Absent {
-    let image = container.get("image").unwrap_or("\"\"");
+/// How an image of this quoted name is pulled.
+fn pull_policy(image: Option<&str>) -> Absent {
+    let image = image.unwrap_or("\"\"");
     let image = image.strip_prefix('"').and_then(|image| image.strip_suffix('"'));
     match image {
         Some(image) if !image.contains('\\') => Absent::Gets(

@@ -6,20 +6,23 @@
 //! in the text. In doubt it says nothing; then the value is decoded and written anew. So the scan must never take what
 //! is not canonical, but may leave what is.
 
+mod metadata;
+mod values;
+
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
-use apiserver_storage_api::{Attributes, SelectableField, Text as Short};
+use apiserver_storage_api::{Attributes, SelectableField};
 
-use super::canonical::{is_canonical_base64, keys};
-use super::cursor::{Cursor, Text};
+use self::metadata::Metadata;
+use super::canonical::keys;
+use super::cursor::Cursor;
 use super::edits::{Edits, Place};
 use super::missing::{Absent, Owner};
 use super::plan::{Fields, Plan, Role, between, bit, plan_of};
 use crate::defaults::satisfied::RawFields;
-use crate::types::{Form, Gvk, Shape, Type, TypeId, TypeRegistry};
-use crate::wire::{MAX_DEPTH, quantity, time};
+use crate::types::{Gvk, Shape, Type, TypeRegistry};
+use crate::wire::MAX_DEPTH;
 
 /// A stored value that is canonical, but for some changes.
 #[derive(Debug)]
@@ -99,19 +102,6 @@ pub(super) fn scan(
         attributes: scan.attributes()?,
         edits: scan.edits,
     })
-}
-
-/// What was seen of the object's metadata.
-#[derive(Default)]
-struct Metadata {
-    place: Option<(Place, Comma)>,
-    revision: Option<Range<usize>>,
-    has_self_link: bool,
-    name: Option<Text>,
-    namespace: Option<Text>,
-    uid: Option<Text>,
-    labels: Vec<(Text, Text)>,
-    deleting: bool,
 }
 
 /// Which fields of a document are wanted: a bit for each selectable field whose path led here.
@@ -486,115 +476,6 @@ impl Scan<'_> {
         Some(())
     }
 
-    fn value(&mut self, shape: &'static Shape, wanted: Wanted, depth: usize) -> Option<()> {
-        match shape {
-            Shape::String => self.cursor.string().map(|_| ()),
-            Shape::Bool => self.cursor.boolean().map(|_| ()),
-            Shape::Int32 => self
-                .cursor
-                .integer()
-                .and_then(|number| i32::try_from(number).ok())
-                .map(|_| ()),
-            Shape::Int64 => self.cursor.integer().map(|_| ()),
-            // Rare, and their text has many forms.
-            Shape::Double => None,
-            Shape::Bytes => {
-                let text = self.cursor.string()?;
-                is_canonical_base64(self.cursor.slice(text.at).as_bytes()).then_some(())
-            }
-            Shape::Type(id) => self.typed(*id, wanted, depth),
-            Shape::List { item, .. } => self.list(item, depth.checked_sub(1)?),
-            Shape::Map(item) => self.map(item, wanted, depth.checked_sub(1)?),
-        }
-    }
-
-    fn typed(&mut self, id: TypeId, wanted: Wanted, depth: usize) -> Option<()> {
-        let ty = &self.registry[id];
-        match ty.form {
-            Form::Struct => self.object(ty, wanted, depth),
-            Form::Time => self.time(time::Precision::Seconds),
-            Form::MicroTime => self.time(time::Precision::Micros),
-            Form::Quantity => {
-                let text = self.cursor.string()?;
-                let text = self.cursor.decoded(&text)?;
-                matches!(quantity::stored_text(&text), Ok(None)).then_some(())
-            }
-            Form::IntOrString => match self.cursor.peek()? {
-                b'"' => self.cursor.string().map(|_| ()),
-                _ => self.value(&Shape::Int32, NOTHING, depth),
-            },
-            Form::Raw | Form::FieldsV1 => self.cursor.any(depth),
-            Form::SchemaOrArray | Form::SchemaOrBool | Form::SchemaOrStrings => None,
-        }
-    }
-
-    fn time(&mut self, precision: time::Precision) -> Option<()> {
-        let text = self.cursor.string()?;
-        time::is_canonical(self.cursor.slice(text.at), precision).then_some(())
-    }
-
-    fn list(&mut self, item: &'static Shape, depth: usize) -> Option<()> {
-        self.cursor.expect(b"[")?;
-        if self.cursor.accept(b"]") {
-            return Some(());
-        }
-        loop {
-            self.value(item, NOTHING, depth)?;
-            if !self.cursor.accept(b",") {
-                return self.cursor.expect(b"]");
-            }
-        }
-    }
-
-    fn map(&mut self, item: &'static Shape, wanted: Wanted, depth: usize) -> Option<()> {
-        if wanted.bits != 0 && wanted.steps < self.longest_path(wanted) {
-            return None;
-        }
-        self.entries(|scan, _| scan.value(item, NOTHING, depth))
-    }
-
-    fn longest_path(&self, wanted: Wanted) -> usize {
-        (0..self.fields.len())
-            .filter(|index| wanted.bits & 1 << index != 0)
-            .map(|index| self.fields[index].path.len())
-            .max()
-            .unwrap_or_default()
-    }
-
-    /// Scans a map: keys without escapes in ascending order.
-    fn entries(&mut self, mut value: impl FnMut(&mut Self, Text) -> Option<()>) -> Option<()> {
-        self.cursor.expect(b"{")?;
-        if self.cursor.accept(b"}") {
-            return Some(());
-        }
-        let mut last: Option<Range<usize>> = None;
-        loop {
-            let key = self.cursor.string()?;
-            let ascends = last.is_none_or(|last| self.cursor.slice(last) < self.cursor.slice(key.at.clone()));
-            if key.escaped || !ascends {
-                return None;
-            }
-            last = Some(key.at.clone());
-            self.cursor.expect(b":")?;
-            value(self, key)?;
-            if !self.cursor.accept(b",") {
-                return self.cursor.expect(b"}");
-            }
-        }
-    }
-
-    /// A resource list is canonical when rounding changes nothing.
-    fn resource_list(&mut self) -> Option<()> {
-        self.entries(|scan, _| {
-            let text = scan.cursor.string()?;
-            if is_plainly_rounded(scan.cursor.slice(text.at.clone()).as_bytes()) {
-                return Some(());
-            }
-            let text = scan.cursor.decoded(&text)?;
-            matches!(quantity::rounded_to_milli(&text), Ok(None)).then_some(())
-        })
-    }
-
     /// A volume without a source is an empty directory.
     fn source(&mut self, frame: &mut Frame, gap: usize) -> Option<()> {
         let name = frame.plan.ty.field_index("name").map_or(0, bit);
@@ -615,146 +496,6 @@ impl Scan<'_> {
         let requests = raw.get("requests").and_then(keys).unwrap_or_default();
         limits.iter().all(|key| requests.contains(key))
     }
-
-    /// Scans the object's metadata and notes what selectors need.
-    fn metadata(&mut self, id: TypeId, wanted: Wanted) -> Option<()> {
-        let ty = &self.registry[id];
-        let mut frame = self.frame(ty, wanted, MAX_DEPTH)?;
-        frame.is_metadata = true;
-        let revision_at = ty.field_index("resourceVersion")?;
-        self.cursor.expect(b"{")?;
-        let mut is_first = true;
-        loop {
-            let gap = self.cursor.at();
-            if self.cursor.accept(b"}") {
-                self.absent(&mut frame, usize::MAX, gap)?;
-                let comma = if frame.written { Comma::Before } else { Comma::None };
-                let place = self.place(gap);
-                self.metadata.place.get_or_insert((place, comma));
-                return self.finish(&frame);
-            }
-            if !is_first {
-                self.cursor.expect(b",")?;
-            }
-            let index = frame.plan.find(&mut self.cursor, frame.next)?;
-            self.absent(&mut frame, index, gap)?;
-            let mut leads = false;
-            if index > revision_at && self.metadata.place.is_none() {
-                leads = !frame.written;
-                if leads && !is_first {
-                    return None;
-                }
-                let comma = if leads { Comma::After } else { Comma::Before };
-                self.metadata.place = Some((self.place(gap), comma));
-            }
-            let at = self.member(&mut frame, index, gap, is_first)?;
-            if frame.seen & bit(index) != 0 {
-                self.note(ty.fields[index].name, at.clone());
-            } else if leads {
-                // The comma behind the resource version would stand alone.
-                return None;
-            }
-            if index == revision_at {
-                let is_followed = is_first && self.cursor.peek() == Some(b',');
-                self.metadata.revision = Some(gap..at.end + usize::from(is_followed));
-            }
-            is_first = false;
-        }
-    }
-
-    fn place(&self, at: usize) -> Place {
-        Place {
-            at,
-            edits_before: self.edits.len(),
-        }
-    }
-
-    fn labels(&mut self) -> Option<()> {
-        let mut labels = Vec::new();
-        self.entries(|scan, key| {
-            labels.push((key, scan.cursor.string()?));
-            Some(())
-        })?;
-        self.metadata.labels = labels;
-        Some(())
-    }
-
-    fn note(&mut self, name: &str, at: Range<usize>) {
-        let escaped = self.cursor.slice(at.clone()).contains('\\');
-        let text = || {
-            Some(Text {
-                at: at.start + 1..at.end - 1,
-                escaped,
-            })
-        };
-        match name {
-            "name" => self.metadata.name = text(),
-            "namespace" => self.metadata.namespace = text(),
-            "uid" => self.metadata.uid = text(),
-            "selfLink" => self.metadata.has_self_link = true,
-            "deletionTimestamp" => self.metadata.deleting = true,
-            _ => {}
-        }
-    }
-
-    fn attributes(&self) -> Option<Attributes> {
-        let text = |text: &Option<Text>| match text {
-            Some(text) => self.cursor.decoded(text).map(|text| text.as_ref().into()),
-            None => Some("".into()),
-        };
-        let mut labels = Vec::with_capacity(self.metadata.labels.len());
-        for (key, value) in &self.metadata.labels {
-            labels.push((self.cursor.decoded(key)?, self.cursor.decoded(value)?));
-        }
-        let mut fields = Vec::with_capacity(self.fields.len());
-        for (field, found) in self.fields.iter().zip(&self.found) {
-            let found = found.as_ref().map(|found| found.text(&self.cursor));
-            let value: Short = match found {
-                None | Some("null") => (*field.default).into(),
-                Some(text) if text.starts_with('"') => unquoted(text)?,
-                // Also what has changes in it.
-                Some(text) if text.is_empty() || text.starts_with(['{', '[']) => return None,
-                Some(text) => text.into(),
-            };
-            fields.push((Arc::clone(&field.label), value));
-        }
-        Some(Attributes {
-            name: text(&self.metadata.name)?,
-            namespace: text(&self.metadata.namespace)?,
-            uid: text(&self.metadata.uid)?,
-            labels: labels
-                .iter()
-                .map(|(key, value)| (key.as_ref(), value.as_ref()))
-                .collect(),
-            fields: fields.into_iter().collect(),
-            deleting: self.metadata.deleting,
-        })
-    }
-}
-
-/// The text of a quoted string.
-fn unquoted(quoted: &str) -> Option<Short> {
-    if quoted.contains('\\') {
-        return serde_json::from_str::<String>(quoted).ok().map(Short::from);
-    }
-    Some(quoted.strip_prefix('"')?.strip_suffix('"')?.into())
-}
-
-/// Whether rounding a quantity up to thousandths surely leaves its text: a small whole number in the largest unit that
-/// it is a whole number of.
-fn is_plainly_rounded(text: &[u8]) -> bool {
-    const DIGITS: usize = 6;
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, unit) = text.split_at(digits);
-    let step = match unit {
-        b"m" | b"" | b"k" | b"M" | b"G" => 1000,
-        b"Ki" | b"Mi" | b"Gi" => 1024,
-        _ => return false,
-    };
-    let value = number.iter().fold(0_u32, |value, digit| {
-        value.wrapping_mul(10).wrapping_add(u32::from(digit.wrapping_sub(b'0')))
-    });
-    (1..=DIGITS).contains(&digits) && number.first() != Some(&b'0') && !value.is_multiple_of(step)
 }
 
 /// The fields of one value for a check.
@@ -773,33 +514,5 @@ impl RawFields for Ranges<'_> {
         let index = self.ty.field_index(name)?;
         let found = self.ranges.iter().find(|(known, _)| usize::from(*known) == index);
         found.map(|(_, raw)| raw.text(&self.cursor))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_plainly_rounded;
-    use crate::wire::quantity::rounded_to_milli;
-
-    #[test]
-    fn quantities_that_are_plain_are_left_by_rounding() {
-        let mut plain = 0;
-        for unit in [
-            "n", "u", "m", "", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti", "i", "e3", ".5",
-        ] {
-            for number in (0..3000).chain([9_999, 10_000, 102_400, 999_999, 1_000_000, 1_048_576, 1_048_577]) {
-                for text in [
-                    format!("{number}{unit}"),
-                    format!("0{number}{unit}"),
-                    format!("-{number}{unit}"),
-                ] {
-                    if is_plainly_rounded(text.as_bytes()) {
-                        assert!(matches!(rounded_to_milli(&text), Ok(None)), "{text}");
-                        plain += 1;
-                    }
-                }
-            }
-        }
-        assert!(plain > 10_000, "{plain}");
     }
 }
