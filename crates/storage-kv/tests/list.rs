@@ -114,6 +114,31 @@ async fn the_next_page_is_read_while_one_is_looked_at() {
     assert_eq!(keys, names.iter().map(|name| key("ns", name)).collect::<Vec<_>>());
 }
 
+/// Without a selector it is known what comes next, and where that ends.
+#[tokio::test]
+async fn a_limit_that_takes_several_pages_is_read_ahead_and_not_beyond() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let (kv, store) = sealed(WaitsForNextPage(Arc::clone(&asked)));
+    let mut heavy = pod("ns", "a");
+    heavy["spec"]["filler"] = "x".repeat(200_000).into();
+    let names: Vec<String> = (0..30).map(|n| format!("p{n:02}")).collect();
+    for name in &names {
+        heavy["metadata"]["name"] = name.as_str().into();
+        create(&store, &key("ns", name), &heavy).await;
+    }
+    kv.take_calls();
+    kv.before_range(|_| {});
+    kv.before_range(move |_| asked.store(true, Ordering::Relaxed));
+    let listed = list(&store, &all(), page(ListAt::MostRecent, 20)).await;
+    let keys: Vec<_> = listed.entries.iter().map(|entry| entry.key().clone()).collect();
+    assert_eq!(keys, names[..20].iter().map(|name| key("ns", name)).collect::<Vec<_>>());
+    assert_eq!(listed.remaining, Some(10));
+    // Seven, and then six of what is left at a time.
+    assert_eq!(kv.take_calls().ranges, 4);
+    let rest = list(&store, &all(), page(ListAt::Continue(listed.next.unwrap()), 20)).await;
+    assert_eq!((rest.entries.len(), rest.next.is_none()), (10, true));
+}
+
 // covers: storage-api/LIST-39
 #[tokio::test]
 async fn a_reader_that_stops_early_has_nothing_read_ahead_of_his_page() {
