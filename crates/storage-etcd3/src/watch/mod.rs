@@ -16,8 +16,8 @@ use std::time::Duration;
 use etcd_client::WatchResponse;
 use futures::stream::{self, StreamExt};
 use futures::{FutureExt, future};
-use tonic::Code;
 use tokio::sync::watch;
+use tonic::Code;
 
 use apiserver_storage_api::time::jitter;
 use apiserver_storage_api::{BoxError, Revision};
