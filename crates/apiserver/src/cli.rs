@@ -77,6 +77,10 @@ pub(crate) struct Cli {
     /// Memory for the history of all resources together.
     #[arg(long, value_name = "BYTES", default_value = "512Mi", value_parser = bytes)]
     watch_cache_total_history: usize,
+    /// Memory for other forms of objects, made once for all clients: compressed, in another version, as a row of a table; 0
+    /// makes them anew for each.
+    #[arg(long, value_name = "BYTES", default_value = "128Mi", value_parser = bytes)]
+    derived_form_bytes: usize,
     /// Memory for the objects of single resources: with more they are served from the backend. Joined by commas.
     #[arg(long, value_name = "RESOURCE#BYTES", value_delimiter = ',', value_parser = live_bytes)]
     watch_cache_live_bytes: Vec<(String, usize)>,
@@ -164,6 +168,7 @@ impl Cli {
         };
         config.token_auth_file = self.token_auth_file;
         config.custom_resource_definitions = self.custom_resource_definitions;
+        config.form_bytes = self.derived_form_bytes;
         config.shutdown = ShutdownConfig {
             delay: self.shutdown_delay_duration,
             watches: self.shutdown_watch_termination_grace_period,
@@ -402,6 +407,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn other_forms_of_objects_may_be_given_more_memory_or_none() {
+        assert_eq!(parse(&[]).unwrap().form_bytes, 128 << 20);
+        assert_eq!(parse(&["--derived-form-bytes=0"]).unwrap().form_bytes, 0);
+        assert_eq!(parse(&["--derived-form-bytes", "1Gi"]).unwrap().form_bytes, 1 << 30);
     }
 
     // covers: storagebackend/B-FLG-09, storagebackend/B-FLG-10, storagebackend/B-WCS-04

@@ -104,9 +104,12 @@ fn events(
                 let item = if buffer.is_empty() {
                     tokio::select! {
                         biased;
-                        () = draining.cancelled() => None,
+                        // A last bookmark lets the client go on from here, however little happened.
+                        () = draining.cancelled() => {
+                            frames.last_bookmark(&mut buffer);
+                            None
+                        }
                         () = &mut deadline => {
-                            // A last bookmark lets the client go on from here, however little happened.
                             frames.last_bookmark(&mut buffer);
                             None
                         }
