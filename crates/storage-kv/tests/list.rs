@@ -120,7 +120,7 @@ async fn a_limit_that_takes_several_pages_is_read_ahead_and_not_beyond() {
     let asked = Arc::new(AtomicBool::new(false));
     let (kv, store) = sealed(WaitsForNextPage(Arc::clone(&asked)));
     let mut heavy = pod("ns", "a");
-    heavy["spec"]["filler"] = "x".repeat(200_000).into();
+    heavy["spec"]["filler"] = "x".repeat(600_000).into();
     let names: Vec<String> = (0..30).map(|n| format!("p{n:02}")).collect();
     for name in &names {
         heavy["metadata"]["name"] = name.as_str().into();

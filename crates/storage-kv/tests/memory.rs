@@ -1,4 +1,5 @@
-//! What a long list holds in memory: its result, and one page of 4 MiB of values, which no list makes larger.
+//! What a long list holds in memory: its result, and 12 MiB for the page in hand in all its stages, which no list makes
+//! larger.
 //!
 //! One test alone in its process, because the whole process is measured.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -20,10 +21,10 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-const OBJECTS: usize = 1_600;
+const OBJECTS: usize = 4_500;
 const OBJECT_BYTES: usize = 10_000;
 /// One page: what is looked at, what was found in it, and what is on its way, together.
-const BOUND: usize = 4 * 1024 * 1024;
+const BOUND: usize = 12 * 1024 * 1024;
 
 /// A backend whose pairs are made when they are asked for, and forgotten at once. The values of an answer are slices of
 /// one piece of memory, as those of an etcd are, and stay as long as one of them does.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use etcd_client::{Client, GetOptions, KvClient};
 
 /// Bytes that the store wants a page to bring.
-const PAGE_BYTES: usize = (4 << 20) / 3;
+const PAGE_BYTES: usize = 4 << 20;
 /// Keys of its first page.
 const FIRST_PAGE: usize = 100;
 const PREFIX: &str = "/registry/pods/";
