@@ -46,8 +46,8 @@ async fn nothing_hangs_when_etcd_is_away() {
     })
     .await;
     assert!(end.is_none(), "{end:?}");
-    // Far below the times that calls to etcd have.
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Below all the times that something may take.
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     let ended = soon("the watch below", async {
         while let Some(item) = direct.next().await {
             assert!(matches!(item, Ok(_) | Err(StorageError::Closed)), "{item:?}");
