@@ -44,13 +44,13 @@ impl Servers {
 
     /// A connection to all of them.
     async fn connect(&self) -> EtcdKv {
-        common::connect(common::config(self.0.iter().map(Etcd::url))).await
+        common::connect(common::config(self.0.iter().map(|etcd| etcd.url()))).await
     }
 
     /// Kills all of them, and starts them again on the same data.
     async fn restart(&mut self) {
-        self.0.iter_mut().for_each(Etcd::kill);
-        self.0.iter_mut().for_each(Etcd::run);
+        self.0.iter_mut().for_each(|etcd| etcd.kill());
+        self.0.iter_mut().for_each(|etcd| etcd.run());
         for member in &mut self.0 {
             member.ready().await;
         }
@@ -108,7 +108,7 @@ impl Backend for Plain {
     /// The server's time cannot be moved; what ends by then is ended now, in the way in which the server itself does it
     /// when the time is over. (That it does, and when, is shown elsewhere.)
     async fn advance(&self, by: Duration) {
-        let servers: Vec<String> = self.servers.0.iter().map(Etcd::url).collect();
+        let servers: Vec<String> = self.servers.0.iter().map(|etcd| etcd.url()).collect();
         let mut client = etcd_client::Client::connect(servers, None).await.expect("connected");
         let leases = client.leases().await.expect("a list of leases");
         for lease in leases.leases() {

@@ -15,6 +15,7 @@
 //! - [`ReferenceKv`], a backend that is obviously right and loses answers on request; [`FaultStore`], which does that
 //!   over any store; [`SwitchTransformer`], whose faults a test switches.
 //! - `proxy` (with the feature of that name): a network that cuts, swallows, delays and repeats.
+//! - `etcd` (likewise): real etcd servers, alone or three, that are killed, stopped and started again.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -62,6 +63,8 @@ mod harness;
 
 pub mod cases;
 pub mod damaged;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod fixture;
 pub mod model;
 #[cfg(feature = "proxy")]
