@@ -27,6 +27,8 @@ use crate::tls::Tls;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long calls that wait for an answer may go on once the cluster is closed.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 /// What is shared by all that talk to one cluster.
 #[derive(Debug)]
@@ -87,7 +89,7 @@ impl Cluster {
         &*self.config.clock
     }
 
-    /// Ends all calls that have not begun; watches and tasks see it.
+    /// Ends all calls that have not begun; watches and tasks see it. Calls that are under way get a little time.
     pub(crate) fn close(&self) {
         self.closed.send_replace(true);
     }
@@ -177,6 +179,12 @@ impl Cluster {
                     self.rotate(index);
                     return Err(KvError::OutcomeUnknown(cause));
                 }
+                None if self.is_closed() => {
+                    return Err(match effect {
+                        Effect::Read => KvError::Closed,
+                        Effect::Write => KvError::OutcomeUnknown(KvError::Closed.into()),
+                    });
+                }
                 None => {
                     self.rotate(index);
                     return Err(match effect {
@@ -190,8 +198,9 @@ impl Cluster {
         }
     }
 
-    /// Awaits a call for at most as long as calls may take. One that takes long has its member looked at at once: if
-    /// there is no life in it the call ends then, with its connection.
+    /// Awaits a call for at most as long as calls may take, which is not so long any more once the cluster is closed. One
+    /// that takes long has its member looked at at once: if there is no life in it the call ends then, with its
+    /// connection.
     async fn watched<T>(&self, attempt: impl Future<Output = T>) -> Option<T> {
         let (limit, patience) = (self.config.request_timeout, self.patience());
         let mut attempt = std::pin::pin!(attempt);
@@ -199,7 +208,18 @@ impl Cluster {
             return Some(done);
         }
         self.slow.notify_one();
-        self.within(limit.saturating_sub(patience), attempt).await
+        // Only calls that take long look at whether the cluster was closed, so that the others do not pay for it.
+        let mut closed = self.closed();
+        let cut_off = async {
+            // The other end is in here.
+            let _ = closed.wait_for(|closed| *closed).await;
+            self.clock().sleep(CLOSE_GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            done = self.within(limit.saturating_sub(patience), attempt) => done,
+            () = cut_off => None,
+        }
     }
 
     /// How long an answer may take before the member is looked at closer.

@@ -79,7 +79,9 @@ impl EtcdKv {
     }
 
     /// Ends watches and background tasks; calls that come later fail with [`KvError::Closed`]. Calls that are under way
-    /// come to their end. Whoever calls it returns when the tasks have ended; calling it again does nothing more.
+    /// have five seconds to come to their end; then reads fail with that error too, and writes with
+    /// [`KvError::OutcomeUnknown`]. Whoever calls it returns when the tasks have ended, which waits for no member; calling
+    /// it again does nothing more.
     pub async fn close(&self) {
         self.shared.cluster.close();
         self.tasks.abort();

@@ -1,11 +1,16 @@
-//! What is too large for a server, in both ways that a server says so.
+//! What is too large for a server, in both ways that a server says so; and how long calls last when nothing answers and
+//! nobody wants to wait any more.
 
 mod common;
 
-use apiserver_storage_kv::{Expected, Kv, KvError, Lease};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use apiserver_storage_api::time::{Clock, ManualClock};
+use apiserver_storage_kv::{Expected, Kv, KvError, Lease, RangeRequest};
 use etcd_client::{Client, Error};
 
-use common::{Etcd, applied, connect};
+use common::{Etcd, applied, connect, create, soon, until};
 
 // covers: storage-etcd3/SIZE-02, storage-etcd3/EERR-04, storage-etcd3/RCLI-12
 #[tokio::test]
@@ -42,4 +47,49 @@ async fn a_server_refuses_large_requests_and_does_not_even_read_larger_ones() {
         assert!(status.message().contains(text), "{size}: {}", status.message());
     }
     applied(put(LIMIT - 1000).await.expect("small enough"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_ends_calls_that_wait_for_a_stopped_member() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let mut config = etcd.config().with_clock(Arc::new(clock.clone()) as Arc<dyn Clock>);
+    let minutes = Duration::from_secs(600);
+    (config.request_timeout, config.health_interval, config.size_interval) = (minutes, minutes, Duration::ZERO);
+    let kv = Arc::new(connect(config).await);
+    let first = create(&kv, "/registry/a", "1").await;
+    etcd.freeze();
+
+    let before = clock.sleepers();
+    let (reader, lister, writer) = (Arc::clone(&kv), Arc::clone(&kv), Arc::clone(&kv));
+    let read = tokio::spawn(async move { reader.get("/registry/a", None).await.map(drop) });
+    let list = tokio::spawn(async move { lister.range(RangeRequest::prefix("/registry/")).await.map(drop) });
+    let put = tokio::spawn(async move {
+        let put = writer.put_if("/registry/a", "2".into(), Expected::At(first), Lease::Keep);
+        put.await.map(drop)
+    });
+    until(|| clock.sleepers() >= before + 3, "all three are under way").await;
+    soon(kv.close()).await;
+    let ended = || read.is_finished() && list.is_finished() && put.is_finished();
+    assert!(!ended(), "they may still come to their end");
+    let mut passed = Duration::ZERO;
+    let step = Duration::from_millis(100);
+    while !ended() {
+        clock.advance(step);
+        passed += step;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(passed < Duration::from_secs(60), "they wait on");
+    }
+    assert!(passed >= Duration::from_secs(5), "they had time: {passed:?}");
+    for read in [read.await, list.await] {
+        let read = read.expect("no panic");
+        assert!(matches!(read, Err(KvError::Closed)), "{read:?}");
+    }
+    let put = put.await.expect("no panic");
+    assert!(
+        matches!(put, Err(KvError::OutcomeUnknown(_))),
+        "it may yet be applied: {put:?}"
+    );
+    let later = soon(kv.get("/registry/a", None)).await;
+    assert!(matches!(later, Err(KvError::Closed)), "{later:?}");
 }

@@ -21,7 +21,7 @@ use crate::cluster::Retry;
 use crate::convert;
 use crate::error::{Failure, classify_status, fault};
 use crate::member::Member;
-use crate::metered::Method;
+use crate::metered::{Attempt, Method};
 use crate::proto::{RangeResponse, RangeStreamResponse, ResponseHeader};
 use crate::shared::Shared;
 
@@ -197,17 +197,12 @@ impl Shared {
         let stream = opened
             .inspect_err(|status| attempt.ended(status.code()))
             .map_err(lacking_or)?;
-        let parts = stream::unfold((stream, attempt), |(mut stream, mut attempt)| async move {
+        let parts = stream::unfold(stream, |mut stream| async move {
             let part = cluster.within(limit, stream.message()).await;
-            let part = part.unwrap_or_else(|| Err(late())).transpose();
-            match &part {
-                None => attempt.ended(Code::Ok),
-                Some(Err(status)) => attempt.ended(status.code()),
-                Some(Ok(_)) => {}
-            }
-            Some((part?, (stream, attempt)))
+            let part = part.unwrap_or_else(|| Err(late())).transpose()?;
+            Some((part, stream))
         });
-        let end = follow(parts, reading).await?;
+        let end = follow(counted(parts, attempt), reading).await?;
         let observed = cluster.observe(Some(end.header.clone()), Some(mark));
         let revision = observed.map_err(answer)?;
         Ok((end, revision))
@@ -255,6 +250,19 @@ fn lacking_or(status: Status) -> Broken {
     }
 }
 
+/// The same parts; how they end is counted, also when nobody takes them all.
+fn counted<T>(parts: impl Stream<Item = Result<T, Status>>, attempt: Attempt) -> impl Stream<Item = Result<T, Status>> {
+    stream::unfold((Box::pin(parts), attempt), |(mut parts, mut attempt)| async move {
+        let part = parts.next().await;
+        match &part {
+            None => attempt.ended(Code::Ok),
+            Some(Err(status)) => attempt.ended(status.code()),
+            Some(Ok(_)) => {}
+        }
+        Some((part?, (parts, attempt)))
+    })
+}
+
 /// Takes the parts of a stream up to its end. What came before an error stays taken.
 async fn follow(
     parts: impl Stream<Item = Result<RangeStreamResponse, Status>>,
@@ -297,10 +305,12 @@ mod tests {
     use std::time::Duration;
 
     use apiserver_storage_kv::{KvError, RangeRequest};
-    use futures::stream;
+    use futures::{StreamExt, stream};
+    use metrics_exporter_prometheus::PrometheusBuilder;
     use tonic::Status;
 
-    use super::{Broken, End, Failure, LACKING, Reading, Streams, follow};
+    use super::{Broken, End, Failure, LACKING, Reading, Streams, counted, follow};
+    use crate::metered::Method;
     use crate::proto::{KeyValue, RangeResponse, RangeStreamResponse, ResponseHeader};
 
     type Part = Result<RangeStreamResponse, Status>;
@@ -426,5 +436,37 @@ mod tests {
         assert!(!streams.offered(0, now + LACKING - Duration::from_secs(1)));
         assert!(streams.offered(1, now), "each member for itself");
         assert!(streams.offered(0, now + LACKING));
+    }
+
+    // covers: storage-etcd3/METR-13
+    #[test]
+    fn a_stream_is_counted_when_it_starts_and_once_by_how_it_ends() {
+        type Parts = Vec<Result<u8, Status>>;
+        let broken = || Err(Status::unavailable("connection reset"));
+        let cases: [(&str, Parts, usize); 5] = [
+            ("OK", vec![Ok(1), Ok(2)], 9),
+            ("OK", vec![], 1),
+            ("Unavailable", vec![Ok(1), broken()], 9),
+            ("Unavailable", vec![broken(), broken()], 1),
+            ("Canceled", vec![Ok(1), Ok(2)], 2),
+        ];
+        for (code, parts, taken) in cases {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            metrics::with_local_recorder(&recorder, || {
+                let parts = counted(stream::iter(parts), Method::RangeStream.started());
+                runtime
+                    .expect("a runtime")
+                    .block_on(parts.take(taken).for_each(async |_| {}));
+            });
+            let text = recorder.handle().render();
+            let labels = "grpc_type=\"server_stream\",grpc_service=\"etcdserverpb.KV\",grpc_method=\"RangeStream\"";
+            let lines = text.lines().filter(|line| line.starts_with("grpc_client_"));
+            let mut lines: Vec<_> = lines.collect();
+            lines.sort_unstable();
+            let handled = format!("grpc_client_handled_total{{{labels},grpc_code=\"{code}\"}} 1");
+            let started = format!("grpc_client_started_total{{{labels}}} 1");
+            assert_eq!(lines, [handled, started], "{taken} taken");
+        }
     }
 }
