@@ -2,79 +2,23 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use apiserver_storage_api::Revision;
-use apiserver_storage_api::time::{Clock, ManualClock};
+use apiserver_storage_api::time::Clock;
 use apiserver_storage_etcd3::{EtcdConfig, EtcdKv};
 use apiserver_storage_kv::{Kv, KvError};
-
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
+use apiserver_storage_testing::StandingClock;
 
 use common::{Etcd, connect, create, soon, until, update};
 
 const INTERVAL: Duration = Duration::from_secs(300);
 const KEY: &str = "compact_rev_key";
 
-/// A clock that stands still until it is moved, and counts how often somebody began to wait for so long.
-#[derive(Debug)]
-struct Standing {
-    clock: ManualClock,
-    sleeps: Mutex<HashMap<Duration, usize>>,
-}
-
-impl Clock for Standing {
-    fn now(&self) -> SystemTime {
-        self.clock.now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.clock.monotonic()
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        let sleep = self.clock.sleep(duration);
-        *self.sleeps.lock().entry(duration).or_default() += 1;
-        sleep
-    }
-}
-
-impl Standing {
-    fn new() -> Arc<Self> {
-        let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
-        let sleeps = Mutex::default();
-        Arc::new(Self { clock, sleeps })
-    }
-
-    /// How often somebody began to wait for so long.
-    fn count(&self, duration: Duration) -> usize {
-        self.sleeps.lock().get(&duration).copied().unwrap_or_default()
-    }
-
-    /// Waits until that was so many times.
-    async fn waits(&self, duration: Duration, times: usize) {
-        until(|| self.count(duration) >= times, "the cycle ends").await;
-    }
-
-    /// Lets so much time pass, and what waits for it come to its end.
-    async fn pass(&self, duration: Duration) {
-        let before = self.count(duration);
-        self.clock.advance(duration);
-        self.waits(duration, before + 1).await;
-    }
-
-    /// Lets one interval pass and the cycle that it brings come to its end.
-    async fn cycle(&self) {
-        self.pass(INTERVAL).await;
-    }
-}
-
 /// A configuration without background compaction, in which nothing else ends because the clock is moved.
-fn still(etcd: &Etcd, clock: &Arc<Standing>) -> EtcdConfig {
+fn still(etcd: &Etcd, clock: &Arc<StandingClock>) -> EtcdConfig {
     let mut config = etcd.config().with_clock(Arc::clone(clock) as Arc<dyn Clock>);
     let never = INTERVAL * 1000;
     config.health_interval = never;
@@ -87,8 +31,8 @@ fn still(etcd: &Etcd, clock: &Arc<Standing>) -> EtcdConfig {
 }
 
 /// A connection whose compactor is about to wait for its first interval.
-async fn standing(etcd: &Etcd) -> (EtcdKv, Arc<Standing>) {
-    let clock = Standing::new();
+async fn standing(etcd: &Etcd) -> (EtcdKv, Arc<StandingClock>) {
+    let clock = Arc::new(StandingClock::new());
     let mut config = still(etcd, &clock);
     config.compaction_interval = Some(INTERVAL);
     let kv = connect(config).await;
@@ -115,7 +59,7 @@ async fn readable(kv: &EtcdKv, at: Revision) -> bool {
 async fn history_stays_for_an_interval_and_goes_within_two() {
     let Some(etcd) = Etcd::start().await else { return };
     let (kv, clock) = standing(&etcd).await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     assert_eq!(
         key(&kv).await,
         Some(("0".into(), 1)),
@@ -123,14 +67,14 @@ async fn history_stays_for_an_interval_and_goes_within_two() {
     );
     assert_eq!(kv.compacted_revision(), None);
     let a = create(&kv, "/registry/a", "1").await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     assert_eq!(kv.compacted_revision(), a.previous());
     assert!(readable(&kv, a).await);
     let b = create(&kv, "/registry/b", "1").await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     assert_eq!(kv.compacted_revision(), Some(a.next()));
     assert!(!readable(&kv, a).await && readable(&kv, b).await);
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     assert_eq!(kv.compacted_revision(), Some(b.next()));
     assert!(!readable(&kv, a).await && !readable(&kv, b).await);
     assert_eq!(key(&kv).await, Some((b.next().to_string(), 4)));
@@ -142,17 +86,17 @@ async fn of_two_compactors_one_wins_a_cycle_and_the_other_learns() {
     let Some(etcd) = Etcd::start().await else { return };
     let (first, first_clock) = standing(&etcd).await;
     let (second, second_clock) = standing(&etcd).await;
-    first_clock.cycle().await;
-    second_clock.cycle().await;
+    first_clock.pass(INTERVAL).await;
+    second_clock.pass(INTERVAL).await;
     assert_eq!(
         key(&first).await,
         Some(("0".into(), 1)),
         "once per cluster, not per process"
     );
     let a = create(&first, "/registry/a", "1").await;
-    first_clock.cycle().await;
+    first_clock.pass(INTERVAL).await;
     assert_eq!(key(&first).await.map(|(_, version)| version), Some(2));
-    second_clock.cycle().await;
+    second_clock.pass(INTERVAL).await;
     assert_eq!(
         key(&first).await.map(|(_, version)| version),
         Some(2),
@@ -162,7 +106,7 @@ async fn of_two_compactors_one_wins_a_cycle_and_the_other_learns() {
     assert_eq!(second.compacted_revision(), a.previous());
     // The one that won is gone; the other takes over at the next cycle.
     first.close().await;
-    second_clock.cycle().await;
+    second_clock.pass(INTERVAL).await;
     assert_eq!(key(&second).await.map(|(_, version)| version), Some(3));
     assert_eq!(second.compacted_revision(), Some(a.next()));
 }
@@ -172,15 +116,15 @@ async fn of_two_compactors_one_wins_a_cycle_and_the_other_learns() {
 async fn what_others_compact_is_known_without_compacting() {
     let Some(etcd) = Etcd::start().await else { return };
     let (first, clock) = standing(&etcd).await;
-    clock.cycle().await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
+    clock.pass(INTERVAL).await;
     let other = etcd.connect().await;
     until(
         || other.compacted_revision() == first.compacted_revision(),
         "the key is read",
     )
     .await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     until(
         || other.compacted_revision() == first.compacted_revision(),
         "the key is watched",
@@ -204,14 +148,14 @@ async fn what_others_compact_is_known_without_compacting() {
 async fn a_cycle_that_fails_or_finds_the_key_gone_is_followed_by_another() {
     let Some(mut etcd) = Etcd::start().await else { return };
     let (kv, clock) = standing(&etcd).await;
-    clock.cycle().await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
+    clock.pass(INTERVAL).await;
     let (stored, _) = kv.get(KEY, None).await.expect("read");
     let at = stored.expect("there").revision;
     common::delete(&kv, KEY, at).await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     assert_eq!(key(&kv).await, None, "lost against nothing");
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     assert_eq!(key(&kv).await.map(|(_, version)| version), Some(1), "time begins again");
     etcd.kill();
     let before = clock.count(INTERVAL);
@@ -228,7 +172,7 @@ async fn a_cycle_that_fails_or_finds_the_key_gone_is_followed_by_another() {
     etcd.ready().await;
     let worked = async {
         while key(&kv).await.map(|(_, version)| version) != Some(2) {
-            clock.cycle().await;
+            clock.pass(INTERVAL).await;
         }
     };
     soon(worked).await;
@@ -239,14 +183,14 @@ async fn a_cycle_that_fails_or_finds_the_key_gone_is_followed_by_another() {
 async fn without_an_interval_nothing_is_compacted() {
     let Some(etcd) = Etcd::start().await else { return };
     for interval in [None, Some(Duration::ZERO)] {
-        let clock = Standing::new();
+        let clock = Arc::new(StandingClock::new());
         let mut config = still(&etcd, &clock);
         config.compaction_interval = interval;
         config.health_interval = INTERVAL;
         let kv = connect(config).await;
         // Only what looks after the cluster waits for it.
         clock.waits(INTERVAL, 1).await;
-        clock.cycle().await;
+        clock.pass(INTERVAL).await;
         assert_eq!(key(&kv).await, None);
     }
 }
@@ -256,18 +200,18 @@ async fn without_an_interval_nothing_is_compacted() {
 async fn a_key_that_somebody_else_wrote_costs_a_cycle_and_nothing_more() {
     let Some(etcd) = Etcd::start().await else { return };
     let (kv, clock) = standing(&etcd).await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     let a = create(&kv, "/registry/a", "1").await;
     for foreign in ["not a number", "-5", "", "99999999999999999999999"] {
         let (_, version) = key(&kv).await.expect("there");
         let put = kv.coordination_put(KEY, foreign.into(), version).await;
         assert!(put.expect("answered"));
-        clock.cycle().await;
+        clock.pass(INTERVAL).await;
         assert_eq!(key(&kv).await, Some((foreign.to_owned(), version + 1)), "lost");
         assert!(readable(&kv, a).await, "and nothing learned from it");
     }
     let lost = kv.now().await.expect("now");
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     assert_eq!(key(&kv).await.map(|(value, _)| value), Some(lost.to_string()));
     assert_eq!(
         kv.compacted_revision(),
@@ -280,7 +224,7 @@ async fn a_key_that_somebody_else_wrote_costs_a_cycle_and_nothing_more() {
 #[tokio::test]
 async fn a_compaction_that_says_nothing_is_noticed_exactly() {
     let Some(etcd) = Etcd::start().await else { return };
-    let clock = Standing::new();
+    let clock = Arc::new(StandingClock::new());
     let kv = connect(still(&etcd, &clock)).await;
     let mut last = create(&kv, "/registry/a", "0").await;
     let mut written = vec![last];
@@ -309,7 +253,7 @@ async fn a_compaction_that_says_nothing_is_noticed_exactly() {
 #[tokio::test]
 async fn a_burst_of_writes_is_kept_within_the_budget() {
     let Some(etcd) = Etcd::start().await else { return };
-    let clock = Standing::new();
+    let clock = Arc::new(StandingClock::new());
     let config = still(&etcd, &clock).with_compaction_budget(NonZeroU64::new(100));
     let kv = connect(config).await;
     let look = Duration::from_secs(5);
@@ -352,7 +296,7 @@ async fn of_several_intervals_the_shortest_counts_for_all() {
     let (slow, slow_clock) = standing(&etcd).await;
     let a = create(&quick, "/registry/a", "1").await;
     for _ in 0..4 {
-        quick_clock.cycle().await;
+        quick_clock.pass(INTERVAL).await;
     }
     // The slow one has not seen an interval pass, and its history is gone.
     assert!(!readable(&slow, a).await);
@@ -365,7 +309,7 @@ async fn of_several_intervals_the_shortest_counts_for_all() {
         assert!(seconds < 250, "it knows");
     }
     let version = key(&slow).await.map(|(_, version)| version);
-    slow_clock.cycle().await;
+    slow_clock.pass(INTERVAL).await;
     assert_eq!(
         key(&slow).await.map(|(_, version)| version),
         version,
@@ -378,16 +322,16 @@ async fn of_several_intervals_the_shortest_counts_for_all() {
 async fn a_compactor_that_was_stopped_does_nothing_more() {
     let Some(etcd) = Etcd::start().await else { return };
     let (kv, clock) = standing(&etcd).await;
-    clock.cycle().await;
+    clock.pass(INTERVAL).await;
     let stopped = async { tokio::join!(kv.close(), kv.close()) };
     soon(stopped).await;
     soon(kv.close()).await;
     let sleeps = clock.count(INTERVAL);
     clock.clock.advance(INTERVAL);
     let (next, next_clock) = standing(&etcd).await;
-    next_clock.cycle().await;
+    next_clock.pass(INTERVAL).await;
     assert_eq!(key(&next).await, Some(("0".into(), 1)), "lost against the one before");
-    next_clock.cycle().await;
+    next_clock.pass(INTERVAL).await;
     assert_eq!(key(&next).await.map(|(_, version)| version), Some(2), "and takes over");
     assert_eq!(clock.count(INTERVAL), sleeps, "its loop has ended");
 }

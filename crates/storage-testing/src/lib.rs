@@ -13,7 +13,7 @@
 //! - [`race`]: many clients and watchers at once, whose answers are held against the history in the end; also while
 //!   something breaks on purpose.
 //! - [`ReferenceKv`], a backend that is obviously right and loses answers on request; [`FaultStore`], which does that
-//!   over any store; [`SwitchTransformer`], whose faults a test switches.
+//!   over any store; [`SwitchTransformer`], whose faults a test switches; [`StandingClock`], which tells who waits.
 //! - `proxy` (with the feature of that name): a network that cuts, swallows, delays and repeats.
 //! - `etcd` (likewise): real etcd servers, alone or three, that are killed, stopped and started again.
 //!
@@ -71,12 +71,14 @@ pub mod model;
 pub mod proxy;
 pub mod race;
 
+mod clock;
 mod fault;
 mod fronted;
 mod over_kv;
 mod reference;
 mod transformer;
 
+pub use self::clock::StandingClock;
 pub use self::fault::FaultStore;
 pub use self::fronted::{Front, Fronted};
 pub use self::harness::{Ability, Harness};

@@ -135,3 +135,15 @@ pub(crate) fn bytes(base64: &Value) -> Bytes {
         .unwrap()
         .into()
 }
+
+/// Every value of a field, at whatever depth.
+pub(crate) fn every(value: &Value, field: &str, found: &mut impl FnMut(&Value)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| every(item, field, found)),
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| match name == field {
+            true => found(value),
+            false => every(value, field, found),
+        }),
+        _ => {}
+    }
+}

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use apiserver_registry::{StorageVerb, from_storage_error};
+use apiserver_resources::convert::convert;
+use apiserver_resources::types::Gvk;
 use apiserver_storage_api::{
     Entry, EventKind, GetOptions, Key, ListOptions, OnUnreadable, ResourceInfo, Storage, StorageError,
     UnreadableReason, Watch,
@@ -19,9 +21,10 @@ use apiserver_storage_transform::{
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::data::{array, bytes, read, text};
+use crate::data::{array, bytes, read, text, without_revision};
 use crate::ground::{self, Ground, everything, next_change, watch_from_now, write_back};
 use crate::kinds;
+use crate::objects::canonical;
 
 /// What every encrypted value begins with.
 const ENCRYPTED: &[u8] = b"k8s:enc:";
@@ -91,6 +94,8 @@ struct Case<'a> {
     store: &'a Arc<dyn Storage>,
     transformer: &'a Arc<dyn Transformer>,
     plain: Bytes,
+    /// What was served.
+    object: &'a Value,
     value: Bytes,
     is_stale: bool,
     /// Whether it is watched too.
@@ -118,6 +123,17 @@ impl Case<'_> {
         let entry = store.get(key, GetOptions::default()).await;
         let entry = entry.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(entry.json().unwrap(), want, "{name}");
+        // In the version of the recorded path; a version leaves out other empty fields than the next.
+        let (served, object) = (
+            without_revision(entry.decode().unwrap()),
+            without_revision(self.object.clone()),
+        );
+        let gvk = Gvk::of(object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+        let served = match served["apiVersion"] == object["apiVersion"] {
+            true => served,
+            false => convert(served, gvk).unwrap(),
+        };
+        assert_eq!(canonical(served), canonical(object.clone()), "{name}");
         assert_eq!(
             entry.record().unwrap().origin().stale,
             self.is_stale,
@@ -237,6 +253,7 @@ async fn check_configuration<K: Kv>(ground: &Ground<K>, file: &Value, configurat
                 name: format!("{} under {configuration}, value {at}", text(&case["name"])),
                 key: kinds::key(info, &full_key),
                 plain: bytes(&case["plain"]),
+                object: &case["object"],
                 is_stale: text(&read["outcome"]) == "stale",
                 watched: count == 0 || !ground.slow_watches,
                 rewritten: rewritten.map(|stored| bytes(&stored["value"])),
@@ -263,6 +280,41 @@ async fn check_configuration<K: Kv>(ground: &Ground<K>, file: &Value, configurat
     }
 }
 
+/// What the real server's own objects were encrypted with, of which it wrote only leases under each configuration.
+async fn check_other_keys(file: &Value) {
+    let info = kinds::info("coordination.k8s.io", "leases");
+    let (mut writers, prefix) = (Vec::new(), "/registry/leases");
+    for (configuration, prefixes) in file["other_keys"].as_object().unwrap() {
+        let recorded = &file["configurations"][configuration];
+        let transformers = transformers(recorded["encryption_config"].as_str());
+        let transformer = transformers.for_resource(info.group(), info.resource());
+        let (key, value) = (format!("{prefix}/a"), Bytes::from_static(b"{}"));
+        let sealed = transformer
+            .transform_to_storage(value, &DataContext::new(&key))
+            .await
+            .unwrap();
+        let own = match writer(&sealed) {
+            b"" => "plain".to_owned(),
+            writer => String::from_utf8(writer.to_vec()).unwrap(),
+        };
+        assert_eq!(
+            prefixes[prefix][&own], 1,
+            "{configuration}: {own}: {}",
+            prefixes[prefix]
+        );
+        writers.push(own);
+        // What is no object of any kind is never encrypted.
+        for other in ["ranges/servicenodeports", "masterleases", "peerserverleases"] {
+            assert_eq!(
+                prefixes[format!("/registry/{other}")]["plain"],
+                1,
+                "{configuration}: {other}"
+            );
+        }
+    }
+    assert_eq!(writers, ["k8s:enc:aesgcm:v1:gcm-2:", "plain"]);
+}
+
 async fn check<K: Kv>(ground: Ground<K>) {
     let mut all = Counts::default();
     for name in ["encryption-json", "encryption-protobuf", "encryption-wildcards"] {
@@ -276,6 +328,9 @@ async fn check<K: Kv>(ground: Ground<K>) {
             .iter()
             .map(|case| array(&case["stored"]).len())
             .sum();
+        if file.get("other_keys").is_some() {
+            check_other_keys(&file).await;
+        }
         println!("{name}: {counts:?}");
         all.configurations += counts.configurations;
         all.values += counts.values;

@@ -8,7 +8,7 @@ use apiserver_storage_api::{
     Change, CreateOptions, DeleteOptions, Encoded, Entry, EventKind, GetOptions, Key, LabelSelector, ListAt,
     ListOptions, NoCheck, ResourceInfo, SelectionPredicate, Storage, StorageError, Watch,
 };
-use apiserver_storage_kv::Kv;
+use apiserver_storage_kv::{Kv, KvPair};
 use apiserver_storage_testing::damaged::Damaged;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -83,6 +83,26 @@ impl<'a> Case<'a> {
             metadata.and_then(|metadata| metadata.remove("selfLink"));
             want == *have
         })
+    }
+
+    /// What is stored after the value was written back as it was served: what was there, or what the real server wrote.
+    fn expect_stored(&self, before: &KvPair, after: &KvPair) {
+        let name = &self.name;
+        if before.revision == after.revision {
+            assert_eq!(before, after, "{name}");
+            return;
+        }
+        // White space and order alone are no reason to write here, so fewer values are written, and no other ones.
+        let recorded = self.damaged.answer("update_unchanged");
+        // Where there is none, or layers above the storage refused it there, it tells nothing.
+        let Some(recorded) = recorded.filter(|answer| answer["status"] == 200) else {
+            return;
+        };
+        assert_eq!(recorded["written"], true, "{name}: was written");
+        let value = bytes(&recorded["value_after"]);
+        if value.starts_with(b"{") {
+            assert_eq!(after.value, value, "{name}");
+        }
     }
 
     /// An error that says which value cannot be read, with the status that the real server gave.
@@ -218,6 +238,7 @@ async fn writes<K: Kv>(ground: &Ground<K>, case: &Case<'_>) {
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let have = without_revision(written.decode().unwrap());
         assert!(case.is_written_back(&have), "{name}: {have}");
+        case.expect_stored(&before, &ground.raw(full_key).await.unwrap());
         let refused = store.delete(key, unsafely, &mut NoCheck).await.unwrap_err();
         assert!(
             matches!(refused, StorageError::InvalidObject { .. }),

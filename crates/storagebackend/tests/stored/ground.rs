@@ -2,16 +2,16 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use apiserver_storage_api::time::{ManualClock, OsRng, SystemClock};
+use apiserver_storage_api::time::{Clock as _, ManualClock, OsRng, SystemClock};
 use apiserver_storage_api::{
     Change, Encoded, Entry, Event, Key, ResourceInfo, Revision, Scope, Storage, StorageError, UpdateOptions, Watch,
     WatchItem, WatchOptions, WatchStart,
 };
 use apiserver_storage_cacher::{Cacher, CacherConfig};
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
-use apiserver_storage_kv::{Expected, Kv, KvPair, KvStore, KvStoreConfig, Lease, WriteOutcome};
+use apiserver_storage_kv::{Expected, Kv, KvPair, KvStore, KvStoreConfig, Lease, LeaseId, WriteOutcome};
 use apiserver_storage_transform::{Identity, Transformer};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -29,38 +29,69 @@ pub(crate) struct Ground<K> {
     cached: bool,
     /// A new watch waits a tenth of a second for its first change, as etcd's do.
     pub(crate) slow_watches: bool,
+    /// Keys really go with their leases when the clock is moved.
+    pub(crate) expires: bool,
+    /// The clock that the backend lives by. It stands, so that the same lifetime ends at the same time however slow the
+    /// machine is. That of a usual [`etcd`] is another one.
+    pub(crate) clock: ManualClock,
+    /// How long a lease lasts that was granted at this moment of the clock.
+    lifetime: Lifetime,
     /// What must live as long: a directory, a server.
     _keep: Box<dyn Any + Send + Sync>,
 }
 
-/// Revisions like those of a young cluster, so that what is far ahead there is so here, and a clock that stands, so that
-/// the same lifetime ends at the same time however slow the machine is.
-fn embedded(config: EmbeddedConfig) -> EmbeddedConfig {
-    let clock = ManualClock::new(SystemTime::now());
-    config.with_first_revision(Revision::MIN).with_clock(Arc::new(clock))
-}
+type Lifetime = Box<dyn Fn(LeaseId) -> Duration + Send + Sync>;
 
 /// A store in memory.
 pub(crate) async fn memory() -> Ground<EmbeddedKv> {
-    Ground::new(EmbeddedKv::open(embedded(EmbeddedConfig::memory())).await.unwrap(), ())
+    embedded(EmbeddedConfig::memory(), ()).await
 }
 
 /// A store in a directory.
 pub(crate) async fn disk() -> Ground<EmbeddedKv> {
     let dir = tempfile::tempdir().unwrap();
-    let kv = EmbeddedKv::open(embedded(EmbeddedConfig::directory(dir.path())))
+    embedded(EmbeddedConfig::directory(dir.path()), dir).await
+}
+
+/// Revisions like those of a young cluster, so that what is far ahead there is so here.
+async fn embedded(config: EmbeddedConfig, keep: impl Any + Send + Sync) -> Ground<EmbeddedKv> {
+    let clock = ManualClock::new(SystemTime::now());
+    let config = config.with_first_revision(Revision::MIN);
+    let kv = EmbeddedKv::open(config.with_clock(Arc::new(clock.clone())))
         .await
         .unwrap();
-    Ground::new(kv, dir)
+    let mut ground = Ground::new(kv, keep);
+    ground.clock = clock.clone();
+    ground.expires = true;
+    ground.lifetime = Box::new(move |LeaseId(end)| {
+        // A lease is called by its end, in milliseconds since 1970.
+        let end = UNIX_EPOCH + Duration::from_millis(end.try_into().unwrap());
+        end.duration_since(clock.now()).unwrap()
+    });
+    ground
 }
 
 /// A real etcd; `None` where tests are to be skipped.
 #[cfg(feature = "etcd3")]
 pub(crate) async fn etcd() -> Option<Ground<apiserver_storage_etcd3::EtcdKv>> {
     let etcd = crate::etcd::Etcd::start().await?;
-    let kv = etcd.connect().await;
+    let kv = crate::etcd::connect(&etcd).await;
     let mut ground = Ground::new(kv, etcd);
     ground.slow_watches = true;
+    Some(ground)
+}
+
+/// A real etcd behind a backend whose clock stands; `None` where tests are to be skipped. The server has its own time:
+/// nothing expires.
+#[cfg(feature = "etcd3")]
+pub(crate) async fn etcd_still() -> Option<Ground<apiserver_storage_etcd3::EtcdKv>> {
+    let etcd = Arc::new(crate::etcd::Etcd::start().await?);
+    let clock = ManualClock::new(SystemTime::now());
+    let kv = crate::etcd::connect_still(&etcd, Arc::new(clock.clone()), None).await;
+    let mut ground = Ground::new(kv, Arc::clone(&etcd));
+    ground.slow_watches = true;
+    ground.clock = clock;
+    ground.lifetime = Box::new(move |LeaseId(id)| Duration::from_secs(etcd.granted(id)));
     Some(ground)
 }
 
@@ -70,6 +101,9 @@ impl<K: Kv> Ground<K> {
             kv: Arc::new(kv),
             cached: false,
             slow_watches: false,
+            expires: false,
+            clock: ManualClock::new(SystemTime::now()),
+            lifetime: Box::new(|lease| panic!("nobody knows how long {lease:?} lasts")),
             _keep: Box::new(keep),
         }
     }
@@ -129,6 +163,11 @@ impl<K: Kv> Ground<K> {
     /// What is stored.
     pub(crate) async fn raw(&self, key: &str) -> Option<KvPair> {
         self.kv.get(key, None).await.unwrap().0
+    }
+
+    /// How long a lease lasts that was granted at this moment of the clock.
+    pub(crate) fn lifetime(&self, lease: LeaseId) -> Duration {
+        (self.lifetime)(lease)
     }
 
     /// The latest revision.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "etcd3")]
 mod away;
+mod compaction;
 mod data;
 mod encryption;
 mod errors;
@@ -17,4 +18,5 @@ mod objects;
 mod pages;
 mod play;
 mod revisions;
+mod system;
 mod ttl;

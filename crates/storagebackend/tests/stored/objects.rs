@@ -45,7 +45,7 @@ struct Kind<'a> {
 }
 
 /// An object with the fields that its version writes; one of a custom kind as it is.
-fn canonical(object: Value) -> Value {
+pub(crate) fn canonical(object: Value) -> Value {
     let gvk = Gvk::of(object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
     match wire::encode_served(gvk, &object) {
         Ok(json) => serde_json::from_slice(&json).unwrap(),
@@ -392,7 +392,7 @@ async fn a_factory_on_etcd_serves_what_was_stored() {
         return;
     };
     let objects = data::objects();
-    let ground = Ground::new(etcd.connect().await, ());
+    let ground = Ground::new(crate::etcd::connect(&etcd).await, ());
     let revisions = fill(&ground, &objects).await;
     for cache in [false, true] {
         check_factory(

@@ -8,7 +8,7 @@ use apiserver_registry::StorageVerb;
 use apiserver_storage_api::{
     Collected, ContinueToken, CreateOptions, DeleteOptions, Encoded, Key, NoCheck, ResourceInfo, Storage, StorageError,
 };
-use apiserver_storage_kv::Kv;
+use apiserver_storage_kv::{Kv, RangeRequest};
 use serde_json::{Value, json};
 
 use crate::data::{array, read, text, without_revision};
@@ -69,6 +69,15 @@ impl<'a> Setup<'a> {
             let revision = setup.request(request).await;
             setup.points.note(number(&created["resourceVersion"]), revision);
         }
+        let mut range = RangeRequest::prefix(&text(&recorded["prefix"]));
+        range.keys_only = true;
+        let keys = ground.kv.range(range).await.unwrap().pairs;
+        let keys = keys
+            .iter()
+            .map(|pair| &*pair.key)
+            .filter(|key| !key.contains("/kube-system/"));
+        let keys: Vec<_> = keys.collect();
+        assert_eq!(json!(keys), recorded["keys_in_order"], "{}", text(&recorded["name"]));
         setup
     }
 
@@ -126,6 +135,18 @@ impl<'a> Setup<'a> {
         assert_eq!(next, want, "{name}");
     }
 
+    /// The next page begins with the key with which the recorded one began.
+    fn expect_next(&self, name: &str, path: &str, next: Option<&ContinueToken>, walk: &Value, page: &Value) {
+        let scope = play::scope(&self.info, path);
+        assert_eq!(walk["range"]["start"], format!("/registry{}", scope.as_str()), "{name}");
+        let have = next.map(|token| format!("/registry{}", token.start_in(&scope).unwrap()));
+        // In tokens of its cache each start has a slash in front, and the recorded key has it too.
+        let want = page["next_key_hex"]
+            .as_str()
+            .map(|hex| play::unhex(hex).replace("//", "/"));
+        assert_eq!(have, want, "{name}");
+    }
+
     /// A token without a slash in front of its start.
     fn normal(&self, token: &str) -> String {
         let decoded = ContinueToken::decode(token).unwrap();
@@ -154,6 +175,7 @@ impl<'a> Setup<'a> {
                 Ok(have) => {
                     assert_eq!(page["status"], 200, "{name}");
                     self.expect_page(&name, &have, &Page::of_walk(page));
+                    self.expect_next(&name, &path, have.next.as_ref(), walk, page);
                     token = have.next.map(|token| token.encode());
                 }
                 Err(error) => {

@@ -139,6 +139,12 @@ fn unescape(text: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
+/// A text in hexadecimal digits.
+pub(crate) fn unhex(digits: &str) -> String {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    String::from_utf8((0..digits.len()).step_by(2).map(byte).collect()).unwrap()
+}
+
 /// Namespace and name that a recorded path of a namespaced kind has.
 pub(crate) fn place<'p>(info: &ResourceInfo, path: &'p str) -> (Option<&'p str>, Option<&'p str>) {
     let path = path.split('?').next().unwrap_or_default();
