@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use apiserver_storage_api::BoxError;
@@ -17,6 +19,7 @@ use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::error::Trouble;
 use crate::group::Group;
+use crate::pack::pack;
 use crate::upkeep::Upkeep;
 use crate::writer::{Decision, Op, Writer};
 
@@ -24,6 +27,9 @@ use crate::writer::{Decision, Op, Writer};
 const QUEUE: usize = 256;
 /// Bytes of keys and values after which a group is full.
 const BYTES_PER_GROUP: usize = 16 << 20;
+
+/// Bytes of the largest value that is packed on its caller's thread: a fraction of a millisecond.
+const PACKED_ON_THE_SPOT: usize = 128 << 10;
 
 /// How long writes are refused after one found no space.
 const PAUSE_WHEN_FULL: Duration = Duration::from_secs(5);
@@ -39,6 +45,7 @@ struct Request {
 pub(crate) struct Committer {
     queue: Mutex<Option<mpsc::Sender<Request>>>,
     ended: watch::Receiver<bool>,
+    runtime: Handle,
 }
 
 impl Committer {
@@ -49,6 +56,7 @@ impl Committer {
         writer: Writer,
         clock: Arc<dyn Clock>,
         upkeep: Upkeep,
+        runtime: Handle,
     ) -> KvResult<Self> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (ending, ended) = watch::channel(false);
@@ -72,10 +80,14 @@ impl Committer {
         Ok(Self {
             queue: Mutex::new(Some(sender)),
             ended,
+            runtime,
         })
     }
 
-    pub(crate) async fn apply(&self, engine: &Engine, op: Op) -> KvResult<Answer> {
+    pub(crate) async fn apply(&self, engine: &Engine, mut op: Op) -> KvResult<Answer> {
+        if let Op::Put { value, packed, .. } = &mut op {
+            *packed = self.pack(value).await;
+        }
         let queue = self.queue.lock().clone().ok_or(KvError::Closed)?;
         let (reply, answer) = oneshot::channel();
         if queue.send(Request { op, reply }).await.is_err() {
@@ -86,6 +98,18 @@ impl Committer {
         let answer = answer.await;
         drop(queue);
         answer.unwrap_or_else(|_| Err(KvError::OutcomeUnknown(Box::new(Trouble::Unanswered))))
+    }
+
+    /// Packs a value before it waits for the committer thread: there is one of that, and whatever it does delays
+    /// everybody, while callers pack on all processors at once. A value whose condition then fails was packed in vain.
+    async fn pack(&self, value: &Bytes) -> Option<Bytes> {
+        if value.len() <= PACKED_ON_THE_SPOT {
+            return pack(value);
+        }
+        let value = value.clone();
+        let packing = self.runtime.spawn_blocking(move || pack(&value));
+        // What could not be packed is written as it is.
+        packing.await.ok().flatten()
     }
 
     /// Closes the queue and waits until the thread has worked it off and ended.

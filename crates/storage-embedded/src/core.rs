@@ -135,7 +135,7 @@ impl Engine {
                 };
                 let value = match written.and_then(|record| record.value.clone()).or_else(recent) {
                     Some(value) => Some(value),
-                    None => self.reader.value_blocking((Arc::clone(&key), version.revision))?,
+                    None => self.reader.value_blocking((Arc::clone(&key), version))?,
                 };
                 let value = value.ok_or_else(|| Trouble::damaged(&key, version.revision, "value is missing"))?;
                 let current = Some(version.pair(&key, value));

@@ -142,12 +142,19 @@ async fn open_durable(config: EmbeddedConfig, runtime: &Handle) -> KvResult<Core
     let opened = opened
         .await
         .unwrap_or_else(|ended| Err(Trouble::Reader(Box::new(ended)).into()));
-    let (disk, Loaded { writer, store_id }) = opened?;
+    let (disk, Loaded { writer, store_id, .. }) = opened?;
     let disk = Arc::new(disk);
     let log = RecordLog::new(writer.head.next(), Some(recent_bytes));
     let reader = Reader::disk(Arc::clone(&disk), runtime.clone());
     let engine = Arc::new(Engine::new(&writer, log, reader, store_id));
-    let committer = Committer::start(Arc::clone(&engine), disk, writer, Arc::clone(&clock), upkeep)?;
+    let committer = Committer::start(
+        Arc::clone(&engine),
+        disk,
+        writer,
+        Arc::clone(&clock),
+        upkeep,
+        runtime.clone(),
+    )?;
     Ok(Core::durable(engine, clock, committer))
 }
 
@@ -170,6 +177,7 @@ impl Kv for EmbeddedKv {
         self.write(Op::Put {
             key: key.to_owned(),
             value,
+            packed: None,
             expected,
             lease,
         })

@@ -1,5 +1,6 @@
 //! One group of changes that become durable, and then visible, together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,8 @@ use crate::record::Record;
 #[derive(Default)]
 pub(crate) struct Group {
     pub(crate) records: Vec<Arc<Record>>,
+    /// Values of records as the file is to have them, where that is not as they are.
+    pub(crate) packed: BTreeMap<Revision, Bytes>,
     /// The new lowest readable revision.
     pub(crate) compacted: Option<Revision>,
     /// Records whose time is over; compacted by an earlier group, so that no reader that sees them gone can miss why.

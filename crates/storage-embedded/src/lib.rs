@@ -104,6 +104,8 @@ mod disk;
 #[cfg(feature = "durable")]
 mod medium;
 #[cfg(feature = "durable")]
+mod pack;
+#[cfg(feature = "durable")]
 mod upkeep;
 
 pub use self::config::{EmbeddedConfig, HistoryBounds};

@@ -78,11 +78,7 @@ impl Engine {
     async fn pairs(&self, found: Vec<Found>, at: Revision, exact: bool) -> KvResult<Option<Vec<KvPair>>> {
         let mut pairs = Vec::with_capacity(found.len());
         for part in found.chunks(VALUES_PER_TURN) {
-            let wanted = part
-                .iter()
-                .map(|(key, version)| (Arc::clone(key), version.revision))
-                .collect();
-            let values = self.values(wanted).await?;
+            let values = self.values(part.to_vec()).await?;
             for ((key, version), value) in part.iter().zip(values) {
                 let Some(value) = value else {
                     return self.explain_missing(key, version.revision, at, exact).map(|()| None);
@@ -131,7 +127,7 @@ impl Engine {
         let log = self.log.read();
         wanted
             .iter()
-            .map(|(_, revision)| log.get(*revision).and_then(|record| record.value.clone()))
+            .map(|(_, version)| log.get(version.revision).and_then(|record| record.value.clone()))
             .collect()
     }
 }

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::KvResult;
 
-use crate::record::Record;
+use crate::record::{Record, Version};
 #[cfg(feature = "durable")]
 use crate::{disk::Disk, error::Trouble};
 
-/// A value that is wanted: its key and the revision that wrote it.
-pub(crate) type Wanted = (Arc<str>, Revision);
+/// A value that is wanted: its key and its version.
+pub(crate) type Wanted = (Arc<str>, Version);
 
 /// What a scan of history is after.
 #[derive(Debug, Clone)]

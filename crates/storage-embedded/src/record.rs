@@ -7,6 +7,9 @@ use bytes::Bytes;
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvPair, LeaseId};
 
+/// Bytes of the fields of a record's rows.
+const ROWS: u64 = 64;
+
 /// One applied write.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
@@ -19,6 +22,8 @@ pub(crate) struct Record {
     /// The revision of the live value that this write replaced.
     pub(crate) previous: Option<Revision>,
     pub(crate) lease: Option<LeaseId>,
+    /// Bytes of the value as the file has it, where it is packed; else zero.
+    pub(crate) packed: u32,
 }
 
 /// A record without its key and value: what the index keeps in memory.
@@ -29,7 +34,14 @@ pub(crate) struct Version {
     pub(crate) lease: Option<LeaseId>,
     /// Bytes of the value.
     pub(crate) bytes: u32,
+    /// Bytes of the value as the file has it, where it is packed; else zero.
+    pub(crate) packed: u32,
     pub(crate) live: bool,
+}
+
+/// Bytes of a value. None is longer: larger ones are refused.
+pub(crate) fn size(value: &[u8]) -> u32 {
+    u32::try_from(value.len()).unwrap_or(u32::MAX)
 }
 
 impl Record {
@@ -38,10 +50,8 @@ impl Record {
             revision: self.revision,
             created: self.created,
             lease: self.lease,
-            bytes: self
-                .value
-                .as_ref()
-                .map_or(0, |value| u32::try_from(value.len()).unwrap_or(u32::MAX)),
+            bytes: self.value.as_ref().map_or(0, |value| size(value)),
+            packed: self.packed,
             live: self.value.is_some(),
         }
     }
@@ -70,10 +80,16 @@ impl Version {
         }
     }
 
-    /// Bytes that this version takes: the value, the key, and the fields of its two rows.
+    /// Bytes that this version takes for who reads it: the value, the key, and the fields of its two rows. Bounds of
+    /// history count these, however small the file has them.
     pub(crate) fn cost(&self, key: &str) -> u64 {
-        const ROWS: u64 = 64;
         u64::from(self.bytes) + key.len() as u64 + ROWS
+    }
+
+    /// Bytes of the value as the file has it.
+    #[cfg(feature = "durable")]
+    pub(crate) fn stored(&self) -> u32 {
+        if self.packed > 0 { self.packed } else { self.bytes }
     }
 
     /// Bytes that this version takes in the file, roughly: a large row has pages of its own, a power of two of them;
@@ -81,7 +97,7 @@ impl Version {
     #[cfg(feature = "durable")]
     pub(crate) fn footprint(&self, key: &str) -> u64 {
         const PAGE: u64 = 4096;
-        match self.cost(key) {
+        match u64::from(self.stored()) + key.len() as u64 + ROWS {
             large if large > PAGE / 3 => large.max(PAGE).next_power_of_two(),
             small => small * 2,
         }

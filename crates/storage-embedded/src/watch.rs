@@ -166,7 +166,7 @@ impl Watcher {
         let wanted = records
             .iter()
             .zip(&found)
-            .filter_map(|(record, version)| version.map(|version| (Arc::clone(&record.key), version.revision)))
+            .filter_map(|(record, version)| version.map(|version| (Arc::clone(&record.key), version)))
             .collect();
         let mut values = self.engine.values(wanted).await?.into_iter();
         let mut pairs = VecDeque::with_capacity(records.len());

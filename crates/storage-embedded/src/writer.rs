@@ -15,7 +15,7 @@ use apiserver_storage_kv::{Expected, KvError, KvResult, Lease, LeaseId};
 use crate::config::HistoryBounds;
 use crate::group::{Coordination, Group, Removal};
 use crate::index::KeyIndex;
-use crate::record::{Record, Version};
+use crate::record::{Record, Version, size};
 
 /// A change that someone asks for.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) enum Op {
     Put {
         key: String,
         value: Bytes,
+        /// The value as the file is to have it, where that is not as it is.
+        packed: Option<Bytes>,
         expected: Expected,
         lease: Lease,
     },
@@ -72,6 +74,12 @@ pub(crate) struct Now {
     /// Milliseconds since 1970.
     pub(crate) wall: i64,
     pub(crate) monotonic: Duration,
+}
+
+/// A value, and how the file is to have it where that is not as it is.
+struct Payload {
+    value: Bytes,
+    packed: Option<Bytes>,
 }
 
 /// A record that may be forgotten once the store is compacted to a revision.
@@ -233,9 +241,10 @@ impl Writer {
             Op::Put {
                 key,
                 value,
+                packed,
                 expected,
                 lease,
-            } => self.put(&key, value, expected, lease, now, group)?,
+            } => self.put(&key, Payload { value, packed }, expected, lease, now, group)?,
             Op::Delete { key, expected } => self.delete(&key, expected, group),
             Op::Compact { revision } => self.compact(revision, group)?,
             Op::CoordinationPut { key, value, version } => self.coordinate(key, value, version, group),
@@ -248,7 +257,7 @@ impl Writer {
     fn put(
         &mut self,
         key: &str,
-        value: Bytes,
+        payload: Payload,
         expected: Expected,
         lease: Lease,
         now: Now,
@@ -279,11 +288,15 @@ impl Writer {
             // The key is shared with the index where it has it.
             key: stored.map_or_else(|| Arc::from(key), |(key, _)| key),
             // A value may be a small slice of a large buffer, which must not live as long as the record.
-            value: Some(Bytes::copy_from_slice(&value)),
+            value: Some(Bytes::copy_from_slice(&payload.value)),
             created: live.map_or(revision, |version| version.created),
             previous: live.map(|version| version.revision),
             lease,
+            packed: payload.packed.as_ref().map_or(0, |packed| size(packed)),
         };
+        if let Some(packed) = payload.packed {
+            group.packed.insert(revision, packed);
+        }
         Ok(self.write(record, group))
     }
 
@@ -302,6 +315,7 @@ impl Writer {
             created: live.created,
             previous: Some(live.revision),
             lease: None,
+            packed: 0,
         };
         self.write(record, group)
     }

@@ -351,7 +351,7 @@ async fn a_file_that_is_mostly_free_is_rewritten_while_the_store_goes_on() {
             .len()
     };
     let kv = open(&config).await;
-    let value_of = |n: usize| format!("{n:>10000}");
+    let value_of = |n: usize| noise(n, 10_000);
     let mut revisions = Vec::new();
     for n in 0..400 {
         revisions.push(create(&kv, &format!("/{n:03}"), &value_of(n)).await);

@@ -31,7 +31,7 @@ async fn write_until_failure(kv: Arc<EmbeddedKv>, key: String) -> Known {
             .acknowledged
             .last()
             .map_or(Expected::Absent, |revision| Expected::At(*revision));
-        let value = format!("{:0>700}", known.asked).into();
+        let value = mixed(known.asked, 700).into();
         known.asked += 1;
         match kv.put_if(&key, value, expected, Lease::None).await {
             Ok(WriteOutcome::Applied(revision)) => known.acknowledged.push(revision),
@@ -102,7 +102,7 @@ async fn acknowledged_and_watched_writes_survive_power_loss_at_any_moment() {
                 "seed={seed} {key}: {known:?} {revisions:?}"
             );
             for (n, (_, _, value, _)) in of_key.iter().enumerate() {
-                assert_eq!(value.as_deref(), Some(&*format!("{n:0>700}")), "seed={seed} {key}");
+                assert_eq!(value.as_deref(), Some(&*mixed(n, 700)), "seed={seed} {key}");
             }
         }
         let stored: Vec<_> = stored.into_iter().map(|(revision, key, ..)| (revision, key)).collect();
@@ -198,7 +198,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     let config = EmbeddedConfig::medium(Arc::new(disk.clone())).with_clock(Arc::new(clock.clone()));
     let kv = open(&config).await;
     let mut watching = watch(&kv, "/", None).await.unwrap();
-    let large = "x".repeat(100_000);
+    let large = noise(0, 100_000);
     disk.set_capacity(Some(disk.used()));
     let mut acknowledged = Vec::new();
     let refused = loop {
@@ -309,7 +309,7 @@ async fn random_damage_is_never_served_as_something_else() {
     let config = EmbeddedConfig::directory(dir.path()).with_recent_bytes(0);
     let kv = open(&config).await;
     for n in 0..200 {
-        create(&kv, &format!("/{n:03}"), &format!("{n:>200}")).await;
+        create(&kv, &format!("/{n:03}"), &mixed(n, 400)).await;
     }
     kv.close().await;
     let file = dir.path().join("store.redb");
@@ -333,7 +333,7 @@ async fn random_damage_is_never_served_as_something_else() {
                 served += 1;
                 assert_eq!((page.count, page.pairs.len()), (200, 200), "seed={seed}");
                 for (n, pair) in page.pairs.iter().enumerate() {
-                    let expected = (format!("/{n:03}"), format!("{n:>200}"));
+                    let expected = (format!("/{n:03}"), mixed(n, 400));
                     assert_eq!(
                         (&*pair.key, &*pair.value),
                         (&*expected.0, expected.1.as_bytes()),
@@ -390,7 +390,7 @@ async fn calls_that_are_dropped_leave_nothing_behind() {
             let kv = Arc::clone(&kv);
             calls.push(tokio::spawn(async move {
                 let key = format!("/{n:02}");
-                create(&kv, &key, &"v".repeat(5_000)).await;
+                create(&kv, &key, &mixed(n, 5_000)).await;
                 value(&kv, &key, None).await;
                 let mut watching = watch(&kv, "/", Some(start)).await.unwrap();
                 see(&mut watching, 5).await;

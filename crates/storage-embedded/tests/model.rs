@@ -106,7 +106,7 @@ impl Run {
         };
         let fits = expected == stored.map_or(Expected::Absent, Expected::At);
         let length = usize::try_from(self.below(if self.below(10) == 0 { 20_000 } else { 50 })).unwrap();
-        let value = format!("{}{}", self.model.writes.len(), "v".repeat(length));
+        let value = format!("{}{}", self.model.writes.len(), mixed(self.model.writes.len(), length));
         let outcome = self
             .kv
             .put_if(&key, value.clone().into(), expected, Lease::None)

@@ -12,6 +12,7 @@ mod slab;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -28,7 +29,7 @@ use crate::config::EmbeddedConfig;
 use crate::error::Trouble;
 use crate::group::{Coordination, Group};
 use crate::reader::{Scan, Scanned, Wanted};
-use crate::record::Record;
+use crate::record::{Record, Version};
 use crate::watch::{BYTES_PER_PART, EVENTS_PER_PART, RECORDS_PER_PART};
 use crate::writer::Writer;
 
@@ -45,8 +46,11 @@ const STORE_ID_FIELD: &str = "store-id";
 const FIRST_FIELD: &str = "first-revision";
 const COMPACTED_FIELD: &str = "compacted-revision";
 
-/// The format that this code writes, and the only one that it reads.
-const FORMAT: u64 = 1;
+/// The format that this code writes.
+const FORMAT: u64 = 2;
+/// The oldest that it reads. A file of it becomes one of the newest when the first row is written that an older program
+/// would not understand; until then that one can have it back.
+const OLDEST_FORMAT: u64 = 1;
 
 /// What a new store is made with.
 pub(crate) struct Birth<'a> {
@@ -58,6 +62,7 @@ pub(crate) struct Birth<'a> {
 pub(crate) struct Loaded {
     pub(crate) writer: Writer,
     pub(crate) store_id: StoreId,
+    format: u64,
 }
 
 /// An open data file.
@@ -72,6 +77,8 @@ struct Open {
     // Dropped in this order: the lock on the place goes when the file is closed.
     database: Database,
     place: Place,
+    /// The format that the file says.
+    format: AtomicU64,
 }
 
 impl Disk {
@@ -80,7 +87,12 @@ impl Disk {
         let place = Place::claim(&config.location)?;
         let database = place.open(config.cache_bytes, |database| create(database, birth))?;
         let loaded = load(&database, &config)?;
-        let open = RwLock::new(Some(Open { database, place }));
+        let format = AtomicU64::new(loaded.format);
+        let open = RwLock::new(Some(Open {
+            database,
+            place,
+            format,
+        }));
         let slabs = Slabs::default();
         Ok((Self { open, config, slabs }, loaded))
     }
@@ -88,26 +100,39 @@ impl Disk {
     /// Opens the file anew after a commit that failed, to find out what it has. When that fails the file stays closed.
     pub(crate) fn reopen(&self) -> KvResult<Loaded> {
         let mut open = self.open.write();
-        let Some(Open { database, place }) = open.take() else {
+        let Some(Open { database, place, .. }) = open.take() else {
             return Err(KvError::Closed);
         };
         // A handle that has seen an error writes nothing more: this closes the file as a crash would.
         drop(database);
         let database = place.reopen(self.config.cache_bytes)?;
         let loaded = load(&database, &self.config)?;
-        *open = Some(Open { database, place });
+        let format = AtomicU64::new(loaded.format);
+        *open = Some(Open {
+            database,
+            place,
+            format,
+        });
         Ok(loaded)
     }
 
     /// Writes a group and returns when it is safe.
     pub(crate) fn commit(&self, group: &Group) -> KvResult<()> {
-        self.with(|database| {
-            let mut transaction = database.begin_write().map_err(fault)?;
-            transaction.set_quick_repair(self.config.quick_repair);
-            write_records(&transaction, group).map_err(fault)?;
-            write_names(&transaction, group).map_err(fault)?;
-            transaction.commit().map_err(fault)
-        })
+        let open = self.open.read();
+        let Open { database, format, .. } = open.as_ref().ok_or(KvError::Closed)?;
+        let mut transaction = database.begin_write().map_err(fault)?;
+        transaction.set_quick_repair(self.config.quick_repair);
+        write_records(&transaction, group).map_err(fault)?;
+        write_names(&transaction, group).map_err(fault)?;
+        let raised = !group.packed.is_empty() && format.load(Ordering::Relaxed) < FORMAT;
+        if raised {
+            write_format(&transaction).map_err(fault)?;
+        }
+        transaction.commit().map_err(fault)?;
+        if raised {
+            format.store(FORMAT, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Reads values; `None` in the place of each that is not there. Several lie in one piece, which the last of them
@@ -116,17 +141,19 @@ impl Disk {
         self.with(|database| {
             let transaction = database.begin_read().map_err(fault)?;
             let values = transaction.open_table(VALUES).map_err(fault)?;
-            if let [(key, revision)] = wanted {
-                return Ok(vec![read_value(&values, key, *revision)?]);
+            if let [(key, version)] = wanted {
+                return Ok(vec![read_value(&values, key, version)?]);
             }
-            let mut slab = self.slabs.take();
+            let mut slab = self
+                .slabs
+                .take(wanted.iter().map(|(_, version)| version.bytes as usize).sum());
             let mut places = Vec::with_capacity(wanted.len());
-            for (key, revision) in wanted {
-                let row = values.get(revision.get()).map_err(fault)?;
+            for (key, version) in wanted {
+                let row = values.get(version.revision.get()).map_err(fault)?;
                 let place = row.map(|row| {
-                    let value = rows::decode_value(*revision, key, row.value())?;
-                    let start = slab.push(value);
-                    KvResult::Ok(start..start + value.len())
+                    let (place, room) = slab.room(version.bytes as usize);
+                    rows::decode_value(version, key, row.value(), room)?;
+                    KvResult::Ok(place)
                 });
                 places.push(place.transpose()?);
             }
@@ -210,7 +237,8 @@ fn write_records(transaction: &WriteTransaction, group: &Group) -> Result<(), re
         rows::encode_index(record, &mut row);
         index.insert(record.revision.get(), row.as_slice())?;
         if let Some(value) = &record.value {
-            rows::encode_value(record.revision, &record.key, value, &mut row);
+            let stored = group.packed.get(&record.revision).unwrap_or(value);
+            rows::encode_value(record.revision, &record.key, stored, &mut row);
             values.insert(record.revision.get(), row.as_slice())?;
         }
     }
@@ -235,6 +263,12 @@ fn write_names(transaction: &WriteTransaction, group: &Group) -> Result<(), redb
             table.insert(&**key, row.as_slice())?;
         }
     }
+    Ok(())
+}
+
+fn write_format(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    let mut store = transaction.open_table(STORE)?;
+    store.insert(FORMAT_FIELD, FORMAT.to_le_bytes().as_slice())?;
     Ok(())
 }
 
@@ -265,7 +299,7 @@ fn load(database: &Database, config: &EmbeddedConfig) -> KvResult<Loaded> {
     let transaction = database.begin_read().map_err(fault)?;
     let store = transaction.open_table(STORE).map_err(fault)?;
     let format = number(&store, FORMAT_FIELD)?.ok_or(Trouble::Field { field: FORMAT_FIELD })?;
-    if format != FORMAT {
+    if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
         return Err(Trouble::Format {
             found: format,
             known: FORMAT,
@@ -314,6 +348,7 @@ fn load(database: &Database, config: &EmbeddedConfig) -> KvResult<Loaded> {
     Ok(Loaded {
         writer,
         store_id: crate::identity::store_id(id.value()),
+        format,
     })
 }
 
@@ -328,17 +363,20 @@ fn number(store: &impl ReadableTable<&'static str, &'static [u8]>, field: &'stat
 fn read_value(
     values: &impl ReadableTable<u64, &'static [u8]>,
     key: &str,
-    revision: Revision,
+    version: &Version,
 ) -> KvResult<Option<Bytes>> {
-    let row = values.get(revision.get()).map_err(fault)?;
-    row.map(|row| rows::decode_value(revision, key, row.value()).map(Bytes::copy_from_slice))
-        .transpose()
+    let Some(row) = values.get(version.revision.get()).map_err(fault)? else {
+        return Ok(None);
+    };
+    let mut value = vec![0; version.bytes as usize];
+    rows::decode_value(version, key, row.value(), &mut value)?;
+    Ok(Some(Bytes::from(value)))
 }
 
 fn read_record(values: &impl ReadableTable<u64, &'static [u8]>, row: rows::IndexRow) -> KvResult<Record> {
     let version = row.version;
     let value = if version.live {
-        let value = read_value(values, &row.key, version.revision)?;
+        let value = read_value(values, &row.key, &version)?;
         Some(value.ok_or_else(|| Trouble::damaged(&row.key, version.revision, "value is missing"))?)
     } else {
         None
@@ -350,5 +388,6 @@ fn read_record(values: &impl ReadableTable<u64, &'static [u8]>, row: rows::Index
         created: version.created,
         previous: row.previous,
         lease: version.lease,
+        packed: version.packed,
     })
 }

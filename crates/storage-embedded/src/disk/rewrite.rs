@@ -226,13 +226,22 @@ impl Disk {
         // Closed first, so that it is opened without a repair, and can be renamed on every system.
         drop(new);
         let mut open = self.open.write();
-        let Some(Open { database, place }) = open.take() else {
+        let Some(Open {
+            database,
+            place,
+            format,
+        }) = open.take()
+        else {
             return Err(KvError::Closed);
         };
         drop(database);
         place.adopt_new_file()?;
         let database = place.reopen(self.config.cache_bytes)?;
-        *open = Some(Open { database, place });
+        *open = Some(Open {
+            database,
+            place,
+            format,
+        });
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use apiserver_storage_api::Revision;
-use apiserver_storage_api::time::ManualClock;
+use apiserver_storage_api::time::{ManualClock, Rng, SeededRng};
 use apiserver_storage_embedded::{EmbeddedConfig, EmbeddedKv};
 use apiserver_storage_kv::{
     Expected, Kv, KvError, KvEvent, KvResult, KvWatch, KvWatchItem, Lease, WatchRequest, WriteOutcome,
@@ -62,6 +62,28 @@ pub fn applied(outcome: KvResult<WriteOutcome>) -> Revision {
     match outcome.expect("write succeeds") {
         WriteOutcome::Applied(revision) => revision,
         WriteOutcome::Mismatch { current, .. } => panic!("not applied: current={current:?}"),
+    }
+}
+
+/// A value that the file has in far fewer bytes: a number with zeroes in front.
+pub fn zeroes(n: usize, length: usize) -> String {
+    format!("{n:0>length$}")
+}
+
+/// A value that cannot be written in fewer bytes.
+pub fn noise(n: usize, length: usize) -> String {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let rng = SeededRng::new(n as u64 + 1);
+    let letter = || char::from(LETTERS[usize::try_from(rng.next_u64() % 64).expect("small")]);
+    (0..length).map(|_| letter()).collect()
+}
+
+/// The one or the other.
+pub fn mixed(n: usize, length: usize) -> String {
+    if n.is_multiple_of(2) {
+        zeroes(n, length)
+    } else {
+        noise(n, length)
     }
 }
 
