@@ -60,6 +60,8 @@ pub struct Origin {
     pub generation: u64,
     /// Bytes of the stored plaintext.
     pub size: usize,
+    /// Known to live until somebody deletes it: no lease ends this state. False where that is not known.
+    pub lasting: bool,
 }
 
 /// A text that is mostly short: up to 24 bytes lie in place.
@@ -185,6 +187,10 @@ impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
 pub struct Fields(Box<[(Arc<str>, Text)]>);
 
 impl Fields {
+    pub(crate) fn from_vec(fields: Vec<(Arc<str>, Text)>) -> Self {
+        Self(fields.into())
+    }
+
     /// The value of a field; `None` when the kind has no such field.
     pub fn get(&self, label: &str) -> Option<&str> {
         self.0
@@ -268,6 +274,7 @@ impl Entry {
             stale,
             generation: info.normalizer().generation(),
             size: stored.len(),
+            lasting: false,
         };
         Self::from_normalized(key, revision, normalized, origin)
     }
@@ -286,6 +293,24 @@ impl Entry {
             state: State::Readable(record),
             forms: Slots::default(),
         }))
+    }
+
+    /// Notes that no lease ends this state ([`Origin::lasting`]). One that somebody else holds already stays as it is.
+    #[must_use]
+    pub fn into_lasting(mut self) -> Self {
+        if let Some(Inner {
+            state: State::Readable(record),
+            ..
+        }) = Arc::get_mut(&mut self.0)
+        {
+            record.origin.lasting = true;
+        }
+        self
+    }
+
+    /// Whether it is known that no lease ends this state.
+    pub fn is_lasting(&self) -> bool {
+        self.record().is_ok_and(|record| record.origin.lasting)
     }
 
     /// An entry that names a value nobody can read.

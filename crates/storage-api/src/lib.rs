@@ -57,6 +57,7 @@ pub use self::options::{
 pub use self::preconditions::Preconditions;
 pub use self::resource::{GroupVersionKind, Index, ResourceInfo, ResourceScope, SelectableField};
 pub use self::revision::{HighWaterMark, Revision};
+pub use self::scan::Guide;
 pub use self::selector::{FieldSelector, LabelSelector, SelectionPredicate, SelectorError};
 pub use self::storage::{Change, Check, NoCheck, NotReady, Stats, Storage, StorageExt, Ttl, Update};
 pub use self::typed::{Typed, TypedList};

@@ -7,26 +7,32 @@ const BLOCK: usize = 16;
 /// Bytes that are looked at together.
 const WINDOW: usize = 64;
 
-/// Whether a byte of a string says something: a quote or a backslash, a byte that Go escapes, or one that is not ASCII.
-#[inline]
-const fn is_special(byte: u8) -> bool {
-    byte < 0x20 || byte >= 0x80 || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
-}
-
-/// A bit for each byte that is special.
+/// A bit for each byte of a string that says something: a quote or a backslash, a byte that Go escapes, or one that is
+/// not ASCII.
 #[inline]
 fn specials(block: &[u8; BLOCK]) -> u64 {
     let bytes = i8x16::new(block.map(u8::cast_signed));
-    let is = |byte: u8| bytes.cmp_eq(i8x16::splat(byte.cast_signed()));
+    // Bytes that differ in one bit are looked for at once: `"` and `&`, `<` and `>`.
+    let one_of =
+        |a: u8, b: u8| (bytes & i8x16::splat(!(a ^ b).cast_signed())).cmp_eq(i8x16::splat((a & b).cast_signed()));
     // As signed numbers, control characters and bytes above ASCII are one range.
     let outside = i8x16::splat(0x20).cmp_gt(bytes);
-    // `<` and `>` differ in one bit.
-    let brackets = (bytes & i8x16::splat(!2)).cmp_eq(i8x16::splat(b'<'.cast_signed()));
+    let backslash = bytes.cmp_eq(i8x16::splat(b'\\'.cast_signed()));
     u64::from(
-        (outside | is(b'"') | is(b'\\') | is(b'&') | brackets)
+        (outside | backslash | one_of(b'"', b'&') | one_of(b'<', b'>'))
             .move_mask()
             .cast_unsigned(),
     )
+}
+
+/// As [`specials`], of a whole window.
+#[inline]
+fn specials_of_window(window: &[u8; WINDOW]) -> u64 {
+    let (blocks, _) = window.as_chunks();
+    blocks
+        .iter()
+        .rev()
+        .fold(0, |found, block| found << BLOCK | specials(block))
 }
 
 /// Finds the special bytes of one text on the way through it: quotes and backslashes, what Go escapes (controls, `<`, `>`
@@ -66,19 +72,30 @@ impl Specials {
             at
         };
         while let Some(window) = text.get(begin..).and_then(<[u8]>::first_chunk::<WINDOW>) {
-            let (blocks, _) = window.as_chunks();
-            let found = blocks
-                .iter()
-                .rev()
-                .fold(0, |found, block| found << BLOCK | specials(block));
+            let found = specials_of_window(window);
             if found != 0 {
                 (self.begin, self.found) = (begin, found);
                 return begin + found.trailing_zeros() as usize;
             }
             begin += WINDOW;
         }
-        let rest = text.get(begin..).unwrap_or_default();
-        begin + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+        self.look_at_end(text, begin)
+    }
+
+    /// Looks at what is left behind the last whole window.
+    fn look_at_end(&mut self, text: &[u8], from: usize) -> usize {
+        let from = from.min(text.len());
+        let rest = text.get(from..).unwrap_or_default();
+        let mut window = [b' '; WINDOW];
+        if let Some(own) = window.get_mut(..rest.len()) {
+            own.copy_from_slice(rest);
+        }
+        let found = specials_of_window(&window);
+        if found == 0 {
+            return from + rest.len();
+        }
+        (self.begin, self.found) = (from, found);
+        from + found.trailing_zeros() as usize
     }
 }
 

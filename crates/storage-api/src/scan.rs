@@ -21,8 +21,10 @@ use crate::resource::SelectableField;
 const DEPTH: usize = 100;
 /// Digits of an integer that surely fits.
 const INTEGER_DIGITS: usize = 18;
-/// Selectable fields of a kind: a bit for each.
-const FIELDS: usize = 64;
+/// Selectable fields of a kind: a bit for each. No kind of Kubernetes has as many.
+const FIELDS: usize = 32;
+/// Labels that are noted without an allocation. Most objects have fewer.
+const LABELS: usize = 12;
 
 /// What a document in canonical form says, and where.
 #[derive(Debug)]
@@ -96,8 +98,57 @@ impl Scanned<'_> {
     }
 }
 
+/// Tells a scan of a document in canonical form which parts of it a normalizer with a schema would leave as they are.
+///
+/// A guide stands for one part of the document, and gives those of the parts within. What it does not accept is left to the
+/// normalizer, which has to decode the document then; so a guide may refuse what it does not know.
+pub trait Guide: Copy {
+    /// Whether anything in canonical form may stand here.
+    fn is_anything(self) -> bool;
+    /// The guide of a member, if an object may stand here that has one of this name.
+    fn member(self, name: &[u8]) -> Option<Self>;
+    /// The guide of an item, if a list may stand here.
+    fn item(self) -> Option<Self>;
+    /// Whether this text, quotes and all, may stand here: a string, a number, `true`, `false` or `null`.
+    fn scalar(self, text: &[u8]) -> bool;
+    /// How many members an object must have that [are required](Self::is_required).
+    fn required(self) -> usize;
+    /// Whether the object must have this member.
+    fn is_required(self) -> bool;
+}
+
+/// The guide where there is no schema.
+#[derive(Clone, Copy)]
+pub(crate) struct Anything;
+
+impl Guide for Anything {
+    fn is_anything(self) -> bool {
+        true
+    }
+
+    fn member(self, _: &[u8]) -> Option<Self> {
+        Some(self)
+    }
+
+    fn item(self) -> Option<Self> {
+        Some(self)
+    }
+
+    fn scalar(self, _: &[u8]) -> bool {
+        true
+    }
+
+    fn required(self) -> usize {
+        0
+    }
+
+    fn is_required(self) -> bool {
+        false
+    }
+}
+
 /// Reads a document; `None` when it is not in canonical form, or has something that wants a closer look.
-pub(crate) fn scan<'a>(document: &'a [u8], fields: &[SelectableField]) -> Option<Scanned<'a>> {
+pub(crate) fn scan<'a>(document: &'a [u8], fields: &[SelectableField], guide: impl Guide) -> Option<Scanned<'a>> {
     // What is looked for below metadata is found by others.
     let odd = |field: &SelectableField| field.path.first().is_none_or(|name| name == "metadata");
     if fields.len() > FIELDS || fields.iter().any(odd) {
@@ -105,32 +156,29 @@ pub(crate) fn scan<'a>(document: &'a [u8], fields: &[SelectableField]) -> Option
     }
     let newline = document.last() == Some(&b'\n');
     let body = document.get(..document.len() - usize::from(newline))?;
+    // Places are noted in half the bytes.
+    u32::try_from(body.len()).ok()?;
     let mut scanner = Scanner {
         bytes: body,
         at: 0,
         specials: Specials::default(),
         is_ascii: true,
+        has_escaped_keys: false,
         fields,
-        found: vec![None; fields.len()],
+        found: [Span::default(); FIELDS],
     };
-    let head = scanner.document()?;
+    let head = scanner.document(guide)?;
     if scanner.at != body.len() || !scanner.is_ascii && !is_unescaped_text(body) {
         return None;
     }
     let metadata = head.metadata?;
+    let attributes = scanner.attributes(&metadata)?;
     Some(Scanned {
         end: body.len(),
         newline,
         api_version: head.api_version,
         kind: head.kind,
-        attributes: Attributes {
-            name: text(metadata.name)?,
-            namespace: text(metadata.namespace)?,
-            uid: text(metadata.uid)?,
-            labels: labels(&metadata.labels)?,
-            fields: scanner.values()?,
-            deleting: metadata.deleting,
-        },
+        attributes,
         revision: metadata.revision?,
     })
 }
@@ -141,34 +189,68 @@ fn is_unescaped_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(['\u{2028}', '\u{2029}']))
 }
 
-fn text(bytes: &[u8]) -> Option<Text> {
-    std::str::from_utf8(bytes).ok().map(Text::from)
+/// A part of the document, without its length in bytes being known to matter: empty where there is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u32,
+    end: u32,
 }
 
-fn labels(found: &[(&[u8], &[u8])]) -> Option<Labels> {
-    let mut labels = Vec::with_capacity(found.len());
-    for (key, value) in found {
-        labels.push((text(key)?, text(value)?));
+impl Span {
+    /// Documents are shorter than this can say.
+    fn of(range: &Range<usize>) -> Self {
+        let place = |at: usize| u32::try_from(at).unwrap_or_default();
+        Self {
+            start: place(range.start),
+            end: place(range.end),
+        }
     }
-    // They were seen to ascend.
-    Some(Labels::from_ascending(labels))
+
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
 }
 
 #[derive(Default)]
 struct Head<'a> {
     api_version: &'a [u8],
     kind: &'a [u8],
-    metadata: Option<Metadata<'a>>,
+    metadata: Option<Metadata>,
 }
 
 #[derive(Default)]
-struct Metadata<'a> {
-    name: &'a [u8],
-    namespace: &'a [u8],
-    uid: &'a [u8],
-    labels: Vec<(&'a [u8], &'a [u8])>,
+struct Metadata {
+    /// All of it.
+    at: Range<usize>,
+    name: Span,
+    namespace: Span,
+    uid: Span,
+    labels: Noted,
     deleting: bool,
     revision: Option<Place>,
+}
+
+/// Where keys and values of labels stand.
+#[derive(Default)]
+struct Noted {
+    count: usize,
+    first: [(Span, Span); LABELS],
+    more: Vec<(Span, Span)>,
+}
+
+impl Noted {
+    fn push(&mut self, label: (Span, Span)) {
+        match self.first.get_mut(self.count) {
+            Some(place) => *place = label,
+            None => self.more.push(label),
+        }
+        self.count += 1;
+    }
+
+    fn iter(&self) -> impl ExactSizeIterator<Item = (Span, Span)> {
+        let at = |index: usize| self.first.get(index).or_else(|| self.more.get(index - LABELS));
+        (0..self.count).map(move |index| at(index).copied().unwrap_or_default())
+    }
 }
 
 /// Where a walk over the members of an object is.
@@ -184,7 +266,7 @@ struct Members {
 struct Key {
     start: usize,
     end: usize,
-    /// Its first bytes as a number that sorts as they do, with zeroes behind a short one: no key has any.
+    /// Its first bytes as a number that sorts as they do, with zeroes behind a short one.
     lead: u64,
 }
 
@@ -194,32 +276,41 @@ struct Scanner<'a, 'f> {
     specials: Specials,
     /// No other byte was seen so far.
     is_ascii: bool,
+    /// Some key has an escape. Keys are in the order of what they stand for, not of how it is written.
+    has_escaped_keys: bool,
     fields: &'f [SelectableField],
-    /// Where the value of each field stands.
-    found: Vec<Option<Range<usize>>>,
+    /// Where the value of each field stands; empty where there is none, or where it is null. An empty text stands
+    /// behind its quote, never at the begin.
+    found: [Span; FIELDS],
 }
 
 impl<'a> Scanner<'a, '_> {
-    fn document(&mut self) -> Option<Head<'a>> {
+    fn document<G: Guide>(&mut self, guide: G) -> Option<Head<'a>> {
         let (mut head, mut members) = (Head::default(), Members::default());
         let all = (0..self.fields.len()).fold(0, |all, field| all | 1 << field);
+        let mut required = guide.required();
         while let Some(key) = self.member(&mut members)? {
             let name = self.name(key);
-            let wanted = self.fields_through(all, 0, name);
+            let wanted = self.fields_through(all, 0, key);
             match name {
                 b"apiVersion" | b"kind" | b"metadata" if wanted != 0 => return None,
                 b"apiVersion" => head.api_version = self.plain_string()?,
                 b"kind" => head.kind = self.plain_string()?,
-                b"metadata" => head.metadata = Some(self.metadata()?),
-                _ if wanted != 0 => self.field_value(wanted, 1)?,
-                _ => self.value(DEPTH)?,
+                b"metadata" => head.metadata = Some(self.metadata(guide.member(name)?)?),
+                _ => {
+                    let member = self.guide_of(guide, key)?;
+                    required = required.checked_sub(usize::from(member.is_required()))?;
+                    self.guided(member, wanted, 1)?;
+                }
             }
         }
-        Some(head)
+        (required == 0).then_some(head)
     }
 
-    fn metadata(&mut self) -> Option<Metadata<'a>> {
+    fn metadata<G: Guide>(&mut self, guide: G) -> Option<Metadata> {
         let (mut metadata, mut members) = (Metadata::default(), Members::default());
+        let mut required = guide.required();
+        metadata.at.start = self.at;
         loop {
             let separator = self.at;
             let key = self.member(&mut members)?;
@@ -232,53 +323,78 @@ impl<'a> Scanner<'a, '_> {
                     comma_before: !is_first,
                     comma_behind: false,
                 });
-                return Some(metadata);
+                metadata.at.end = self.at;
+                return (required == 0).then_some(metadata);
             };
             let name = self.name(key);
-            if metadata.revision.is_none() && name > b"resourceVersion".as_slice() {
+            if metadata.revision.is_none() && self.sorts_behind(key, b"resourceVersion") {
                 metadata.revision = Some(Place::Missing {
                     at: key.start - 1,
                     comma_before: false,
                     comma_behind: true,
                 });
             }
+            let member = self.guide_of(guide, key)?;
+            required = required.checked_sub(usize::from(member.is_required()))?;
+            // Texts and labels are looked at here.
+            let may_be_null = member.is_anything();
+            if !may_be_null && self.peek()? == b'n' {
+                return None;
+            }
             match name {
                 b"name" => metadata.name = self.string_or_null()?,
                 b"namespace" => metadata.namespace = self.string_or_null()?,
                 b"uid" => metadata.uid = self.string_or_null()?,
                 b"labels" if self.peek()? == b'n' => self.expect(b"null")?,
-                b"labels" => metadata.labels = self.labels()?,
+                b"labels" => self.labels(&mut metadata.labels, may_be_null)?,
                 b"selfLink" => return None,
                 b"deletionTimestamp" => {
                     metadata.deleting = self.peek()? != b'n';
-                    self.value(DEPTH)?;
+                    self.guided(member, 0, 1)?;
                 }
                 b"resourceVersion" => {
-                    let start = self.at + 1;
-                    let value = start..start + self.plain_string()?.len();
+                    let value = self.plain_span()?.range();
                     // It goes with the comma before it; the first one with that behind it.
                     let end = self.at + usize::from(is_first && self.peek()? == b',');
                     let member = separator..end;
                     metadata.revision = Some(Place::Found { member, value });
                 }
-                _ => self.value(DEPTH)?,
+                _ => self.guided(member, 0, 1)?,
             }
         }
     }
 
-    fn labels(&mut self) -> Option<Vec<(&'a [u8], &'a [u8])>> {
-        let (mut labels, mut members) = (Vec::new(), Members::default());
+    fn labels(&mut self, labels: &mut Noted, may_be_null: bool) -> Option<()> {
+        let mut members = Members::default();
         while let Some(key) = self.member(&mut members)? {
-            labels.push((self.name(key), self.string_or_null()?));
+            if self.is_escaped(key) || !may_be_null && self.peek()? == b'n' {
+                return None;
+            }
+            labels.push((Span::of(&(key.start..key.end)), self.string_or_null()?));
         }
-        Some(labels)
+        Some(())
     }
 
     /// Those of some fields whose path goes on with this name.
     #[inline]
-    fn fields_through(&self, among: u64, depth: usize, name: &[u8]) -> u64 {
+    fn fields_through(&self, among: u64, depth: usize, key: Key) -> u64 {
+        if among == 0 {
+            return 0;
+        }
+        if self.is_escaped(key) {
+            return self.fields_through_escaped(among, depth, key);
+        }
+        let name = self.name(key);
         self.fields_where(among, |field| {
             field.path.get(depth).is_some_and(|part| part.as_bytes() == name)
+        })
+    }
+
+    #[cold]
+    fn fields_through_escaped(&self, among: u64, depth: usize, key: Key) -> u64 {
+        self.fields_where(among, |field| {
+            let part = field.path.get(depth);
+            part.is_some_and(|part| unescaped(self.name(key)).eq(part.bytes()))
         })
     }
 
@@ -296,66 +412,130 @@ impl<'a> Scanner<'a, '_> {
         wanted
     }
 
-    /// A value that is a field, or on the way to one.
-    fn field_value(&mut self, wanted: u64, depth: usize) -> Option<()> {
-        let ends = self.fields_where(wanted, |field| field.path.len() == depth);
+    /// A value that a guide is asked about, or that is a field, or on the way to one.
+    fn guided<G: Guide>(&mut self, guide: G, wanted: u64, depth: usize) -> Option<()> {
+        let left = DEPTH.checked_sub(depth)?;
+        if wanted == 0 && guide.is_anything() {
+            return self.inner(left);
+        }
+        let start = self.at;
+        let ends = match wanted {
+            0 => 0,
+            _ => self.fields_where(wanted, |field| field.path.len() == depth),
+        };
         if ends != 0 {
             let value = self.scalar()?;
-            for (bit, found) in self.found.iter_mut().enumerate() {
+            for (bit, found) in self.found.iter_mut().enumerate().take(self.fields.len()) {
                 if ends & (1 << bit) != 0 {
-                    found.clone_from(&value);
+                    *found = value;
                 }
             }
-            return Some(());
+            return guide.scalar(self.slice(start..self.at)).then_some(());
         }
-        let left = DEPTH.checked_sub(depth)?;
-        if self.peek()? != b'{' {
-            return self.value(left);
-        }
-        let mut members = Members::default();
-        while let Some(key) = self.member(&mut members)? {
-            match self.fields_through(wanted, depth, self.name(key)) {
-                0 => self.value(left)?,
-                wanted => self.field_value(wanted, depth + 1)?,
+        match self.peek()? {
+            b'{' => self.guided_object(guide, wanted, depth),
+            // Nothing within is a field.
+            b'[' if guide.is_anything() => self.value(left),
+            b'[' => self.guided_items(guide.item()?, depth),
+            _ => {
+                self.value(0)?;
+                guide.scalar(self.slice(start..self.at)).then_some(())
             }
         }
-        Some(())
+    }
+
+    fn guided_object<G: Guide>(&mut self, guide: G, wanted: u64, depth: usize) -> Option<()> {
+        let (mut members, mut required) = (Members::default(), guide.required());
+        while let Some(key) = self.member(&mut members)? {
+            let wanted = self.fields_through(wanted, depth, key);
+            let member = self.guide_of(guide, key)?;
+            required = required.checked_sub(usize::from(member.is_required()))?;
+            self.guided(member, wanted, depth + 1)?;
+        }
+        (required == 0).then_some(())
+    }
+
+    fn guided_items<G: Guide>(&mut self, guide: G, depth: usize) -> Option<()> {
+        self.at += 1;
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            self.guided(guide, 0, depth + 1)?;
+            match self.peek()? {
+                b',' => self.at += 1,
+                b']' => {
+                    self.at += 1;
+                    return Some(());
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// The guide of a member.
+    #[inline]
+    fn guide_of<G: Guide>(&self, guide: G, key: Key) -> Option<G> {
+        if guide.is_anything() {
+            return Some(guide);
+        }
+        match self.is_escaped(key) {
+            true => guide.member(&unescaped(self.name(key)).collect::<Vec<_>>()),
+            false => guide.member(self.name(key)),
+        }
     }
 
     /// The value of a field: where its text stands, or nothing for null. Others are errors, which are not told here.
-    fn scalar(&mut self) -> Option<Option<Range<usize>>> {
+    fn scalar(&mut self) -> Option<Span> {
         let start = self.at;
         match self.peek()? {
-            b'"' => {
-                let text = self.plain_string()?;
-                Some(Some(start + 1..start + 1 + text.len()))
-            }
-            b'n' => self.expect(b"null").map(|()| None),
+            b'"' => self.plain_span(),
+            b'n' => self.expect(b"null").map(|()| Span::default()),
             b'{' | b'[' => None,
             _ => {
                 self.value(0)?;
-                // The text of a fraction is its decoder's.
-                let is_whole = !self
-                    .bytes
-                    .get(start..self.at)?
-                    .iter()
-                    .any(|byte| matches!(byte, b'.' | b'+'));
-                is_whole.then_some(Some(start..self.at))
+                let at = start..self.at;
+                // The text of a fraction is its decoder's, and so is that of a whole number that may be one to it.
+                let is_part = |byte: &u8| matches!(byte, b'.' | b'+');
+                let is_whole = at.len() <= INTEGER_DIGITS && !self.slice(at.clone()).iter().any(is_part);
+                is_whole.then(|| Span::of(&at))
             }
         }
     }
 
-    /// The values of the fields.
-    fn values(&self) -> Option<Fields> {
-        let mut values = Vec::with_capacity(self.fields.len());
-        for (field, found) in self.fields.iter().zip(&self.found) {
-            let value = match found {
-                Some(at) => text(self.slice(at.clone()))?,
-                None => Text::from(&*field.default),
-            };
-            values.push((Arc::clone(&field.label), value));
+    /// What selectors and indexes use.
+    fn attributes(&self, metadata: &Metadata) -> Option<Attributes> {
+        let text = std::str::from_utf8(self.slice(metadata.at.clone())).ok()?;
+        let begin = metadata.at.start;
+        // Nothing stands at the begin of a document, but what is not there.
+        let text = |span: Span| match span.end {
+            0 => Some(Text::default()),
+            _ => text
+                .get((span.start as usize).checked_sub(begin)?..(span.end as usize).checked_sub(begin)?)
+                .map(Text::from),
+        };
+        let mut labels = Vec::with_capacity(metadata.labels.count);
+        for (key, value) in metadata.labels.iter() {
+            labels.push((text(key)?, text(value)?));
         }
-        Some(values.into_iter().collect())
+        let mut fields = Vec::with_capacity(self.fields.len());
+        for (field, found) in self.fields.iter().zip(&self.found) {
+            let value = match found.end {
+                0 => Text::from(&*field.default),
+                _ => Text::from(std::str::from_utf8(self.slice(found.range())).ok()?),
+            };
+            fields.push((Arc::clone(&field.label), value));
+        }
+        Some(Attributes {
+            name: text(metadata.name)?,
+            namespace: text(metadata.namespace)?,
+            uid: text(metadata.uid)?,
+            // They were seen to ascend.
+            labels: Labels::from_ascending(labels),
+            fields: Fields::from_vec(fields),
+            deleting: metadata.deleting,
+        })
     }
 
     fn slice(&self, range: Range<usize>) -> &'a [u8] {
@@ -413,7 +593,7 @@ impl<'a> Scanner<'a, '_> {
             return None;
         }
         let end = self.specials.next(self.bytes, start);
-        if (self.bytes.get(end), self.bytes.get(end + 1)) != (Some(&b'"'), Some(&b':')) {
+        if self.bytes.get(end..).and_then(<[u8]>::first_chunk) != Some(b"\":") {
             return self.special_key(start, end);
         }
         self.at = end + 2;
@@ -425,19 +605,45 @@ impl<'a> Scanner<'a, '_> {
     #[cold]
     fn special_key(&mut self, start: usize, at: usize) -> Option<Key> {
         let (text, escaped) = self.special_string(start, at)?;
-        if escaped || self.peek()? != b':' {
+        if self.peek()? != b':' {
             return None;
         }
         self.at += 1;
         let (start, end) = (text.start, text.end);
-        let lead = self.lead(start, end);
+        self.has_escaped_keys |= escaped;
+        let lead = match escaped {
+            true => lead_of(unescaped(self.slice(text))),
+            false => self.lead(start, end),
+        };
         Some(Key { start, end, lead })
+    }
+
+    #[inline]
+    fn is_escaped(&self, key: Key) -> bool {
+        self.has_escaped_keys && self.name(key).contains(&b'\\')
     }
 
     /// Whether a key sorts behind the one before it.
     #[inline(always)]
     fn ascends(&self, before: Key, key: Key) -> bool {
-        before.lead < key.lead || before.lead == key.lead && self.slice(before.start..before.end) < self.name(key)
+        before.lead < key.lead || before.lead == key.lead && self.ascends_later(before, key)
+    }
+
+    /// As [`ascends`](Self::ascends), where the first bytes say nothing.
+    fn ascends_later(&self, before: Key, key: Key) -> bool {
+        let (first, second) = (self.name(before), self.name(key));
+        match self.has_escaped_keys {
+            true => unescaped(first).lt(unescaped(second)),
+            false => first < second,
+        }
+    }
+
+    /// Whether a key sorts behind a name.
+    fn sorts_behind(&self, key: Key, name: &[u8]) -> bool {
+        match self.is_escaped(key) {
+            true => unescaped(self.name(key)).gt(name.iter().copied()),
+            false => self.name(key) > name,
+        }
     }
 
     /// The first bytes of a key.
@@ -447,10 +653,7 @@ impl<'a> Scanner<'a, '_> {
         match self.bytes.get(start..).and_then(<[u8]>::first_chunk) {
             Some(word) if length >= 8 => u64::from_be_bytes(*word),
             Some(word) => u64::from_be_bytes(*word) & !(u64::MAX >> (8 * length)),
-            None => {
-                let bytes = self.slice(start..end).iter().chain(std::iter::repeat(&0));
-                bytes.take(8).fold(0, |lead, byte| lead << 8 | u64::from(*byte))
-            }
+            None => lead_of(self.slice(start..end).iter().copied()),
         }
     }
 
@@ -527,11 +730,17 @@ impl<'a> Scanner<'a, '_> {
         (!escaped).then(|| self.slice(text))
     }
 
-    /// The text of a string without escapes; that of null is empty.
-    fn string_or_null(&mut self) -> Option<&'a [u8]> {
+    /// Where the text of a string without escapes stands.
+    fn plain_span(&mut self) -> Option<Span> {
+        let (text, escaped) = self.string()?;
+        (!escaped).then(|| Span::of(&text))
+    }
+
+    /// Where the text of a string without escapes stands, if it is not null.
+    fn string_or_null(&mut self) -> Option<Span> {
         match self.peek()? {
-            b'n' => self.expect(b"null").map(|()| b"".as_slice()),
-            _ => self.plain_string(),
+            b'n' => self.expect(b"null").map(|()| Span::default()),
+            _ => self.plain_span(),
         }
     }
 
@@ -598,6 +807,54 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
+/// The first bytes of a text as a number that sorts as they do.
+fn lead_of(bytes: impl Iterator<Item = u8>) -> u64 {
+    let bytes = bytes.chain(std::iter::repeat(0));
+    bytes.take(8).fold(0, |lead, byte| lead << 8 | u64::from(byte))
+}
+
+/// What a text with canonical escapes stands for.
+fn unescaped(text: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = text;
+    // Behind an escape of more than one byte.
+    let mut more: &'static [u8] = &[];
+    std::iter::from_fn(move || {
+        if let Some((byte, left)) = more.split_first() {
+            more = left;
+            return Some(*byte);
+        }
+        let (byte, left) = rest.split_first()?;
+        let Some(length) = (*byte == b'\\').then(|| canonical_escape(rest)).flatten() else {
+            rest = left;
+            return Some(*byte);
+        };
+        let byte = match rest {
+            [_, b'n', ..] => b'\n',
+            [_, b'r', ..] => b'\r',
+            [_, b't', ..] => b'\t',
+            [_, b'b', ..] => 0x08,
+            [_, b'f', ..] => 0x0c,
+            // U+2028 or U+2029.
+            [_, b'u', b'2', ..] => 0xe2,
+            [_, b'u', _, _, high, low, ..] => {
+                let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or_default();
+                u8::try_from(digit(*high) << 4 | digit(*low)).unwrap_or_default()
+            }
+            [_, byte, ..] => *byte,
+            _ => return None,
+        };
+        if byte == 0xe2 {
+            more = if rest.get(5) == Some(&b'8') {
+                &[0x80, 0xa8]
+            } else {
+                &[0x80, 0xa9]
+            };
+        }
+        rest = rest.get(length..).unwrap_or_default();
+        Some(byte)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use crate::codec::MediaType;
@@ -606,9 +863,9 @@ mod tests {
     use crate::resource::{GroupVersionKind, SelectableField};
     use crate::revision::Revision;
 
-    use super::scan;
+    use super::{Anything, scan};
 
-    const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"annotations":{"a":"\u003cb\u003e \"q\" \\ \n\u0001é","b":""},"deletionTimestamp":null,"finalizers":[],"generation":7,"labels":{"app":"x","tier":"y"},"name":"p","namespace":"ns","uid":"u-1"},"spec":{"containers":[{"args":["-v",[],{}],"cpu":0.5,"image":"i"},{"n":-1.25}],"deep":{"er":{"field":true}},"nodeName":"n1","priority":1000},"status":{"phase":null}}"#;
+    const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"annotations":{"a":"\u003cb\u003e \"q\" \\ \n\u0001é","b":""},"deletionTimestamp":null,"finalizers":[],"generation":7,"labels":{"app":"x","tier":"y"},"managedFields":[{"fieldsV1":{"f:a":{},"k:{\"type\":\"Ready\"}":{".":{},"\u003cé":1}}}],"name":"p","namespace":"ns","uid":"u-1"},"spec":{"containers":[{"args":["-v",[],{}],"cpu":0.5,"image":"i"},{"n":-1.25}],"deep":{"er":{"field":true}},"nodeName":"n1","priority":1000},"status":{"phase":null}}"#;
 
     fn fields() -> Vec<SelectableField> {
         [
@@ -687,7 +944,8 @@ mod tests {
             r#""spec":"\/""#,
             r#""spec":"\u000a""#,
             r#""spec":"\u0041""#,
-            r#""spec":{"\u003c":1}"#,
+            r#""spec":{"\u003C":1}"#,
+            r#""spec":{"k:{\"b\":1}":1,"k:{\"a\":1}":1}"#,
             "\"spec\":\"\u{2028}\"",
             r#""spec":-0"#,
             r#""spec":01"#,
@@ -705,6 +963,7 @@ mod tests {
             r#""spec":{"nodeName":"\"n"}"#,
             r#""spec":{"nodeName":0.5}"#,
             r#""spec":{"nodeName":1e+21}"#,
+            r#""spec":{"nodeName":12345678901234567000}"#,
             &deep,
         ]
         .map(|member| format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{}},{member}}}"#))
@@ -715,9 +974,118 @@ mod tests {
         documents.push(r#"{"apiVersion":"v1","kind":"Pod"}"#.to_owned());
         documents.extend(["\n", " ", "x"].map(|end| format!("{POD}\n{end}")));
         for document in documents {
-            assert!(scan(document.as_bytes(), &fields()).is_none(), "{document}");
+            assert!(scan(document.as_bytes(), &fields(), Anything).is_none(), "{document}");
         }
-        assert!(scan(b"{\"apiVersion\":\"v1\",\"kind\":\"Pod\xff\",\"metadata\":{}}", &[]).is_none());
+        assert!(
+            scan(
+                b"{\"apiVersion\":\"v1\",\"kind\":\"Pod\xff\",\"metadata\":{}}",
+                &[],
+                Anything
+            )
+            .is_none()
+        );
+    }
+
+    /// Canonical is what decoding and encoding again leaves as it is, and nothing else.
+    #[track_caller]
+    fn is_told_apart(members: &str) {
+        let document =
+            format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"zone":{members}}},"spec":{members}}}"#);
+        let decoded = serde_json::from_str(&document).expect("JSON");
+        let encoded = crate::encode_untyped(&decoded, MediaType::Json).unwrap();
+        let is_canonical = encoded.strip_suffix(b"\n") == Some(document.as_bytes());
+        assert_eq!(same(document.as_bytes(), &fields()), is_canonical, "{document}");
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_what_they_stand_for() {
+        let keys = [
+            "",
+            r"\u0000",
+            r"\u0001",
+            r"\n",
+            r"\u001f",
+            " ",
+            "!",
+            r#"\""#,
+            "#",
+            r"\u0026",
+            r"\u003c",
+            "=",
+            r"\u003e",
+            "A",
+            "Z",
+            r"\\",
+            "]",
+            "a",
+            r"a\u0000",
+            r"a\u0000b",
+            r"a\u003c",
+            "aa",
+            "k:{}",
+            r#"k:{\"ip\":\"10.0.0.1\"}"#,
+            r#"k:{\"type\":\"ContainersReady\"}"#,
+            r#"k:{\"type\":\"Ready\"}"#,
+            r#"k:{\"uid\":\"\u003c\"}"#,
+            "k:{0}",
+            "\u{7f}",
+            "é",
+            "ê",
+            "\u{2027}",
+            r"\u2028",
+            r"\u2029",
+            "\u{2028}",
+            "\u{202a}",
+            "日本語でおなじもの",
+            "日本語でおなじもの2",
+            "\u{1f600}",
+            r"\ud83d\ude00",
+            r"\u0061",
+            r"\u003C",
+            r"\/",
+            "<",
+            "longer than a word",
+            r"longer than a word\u003c",
+            "longer than a word=",
+            "resourceVersion",
+            r"resource\u003c",
+            r"resourceVersion\u003c",
+            r"resource\u2028",
+        ];
+        for first in keys {
+            is_told_apart(&format!(r#"{{"{first}":{{}}}}"#));
+            for second in keys {
+                is_told_apart(&format!(r#"{{"{first}":1,"{second}":"x"}}"#));
+            }
+        }
+    }
+
+    #[test]
+    fn a_revision_goes_in_among_escaped_keys() {
+        let keys = ["a", r"\u003c", r"resource\u003c", r"resource\u2028", "zone", "name"];
+        for first in keys {
+            for second in keys {
+                let document =
+                    format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"{first}":null,"{second}":null}}}}"#);
+                let decoded: serde_json::Value = serde_json::from_str(&document).unwrap();
+                let is_canonical = serde_json::to_string(&decoded).unwrap()
+                    == document.replace(r"\u003c", "<").replace(r"\u2028", "\u{2028}");
+                assert_eq!(same(document.as_bytes(), &[]), is_canonical, "{document}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_under_an_escaped_name() {
+        let field = SelectableField::with_path("odd", ["spec".to_owned(), "a<b".to_owned(), "\"".to_owned()], "none");
+        for spec in [
+            r#"{"a\u003cb":{"\"":"x"}}"#,
+            r#"{"a\u003cb":{"\\":"x"}}"#,
+            r#"{"a":{}}"#,
+        ] {
+            let document = format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{}},"spec":{spec}}}"#);
+            assert!(same(document.as_bytes(), std::slice::from_ref(&field)), "{document}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod definition;
 mod formats;
+mod guide;
 mod normalizer;
 mod prune;
 mod schema;

@@ -1,5 +1,8 @@
 //! Stored values of custom kinds: read through the structural schema, written with sorted keys.
 //!
+//! What a server stored is nearly always canonical, pruned and complete. A scan along the schema finds that out without
+//! decoding; everything else is decoded, pruned and completed.
+//!
 //! Upstream: kubernetes/apiextensions-apiserver pkg/apiserver (customresource_handler.go, schema/).
 
 use std::sync::Arc;
@@ -9,10 +12,11 @@ use serde_json::{Map, Value, json};
 
 use apiserver_storage_api::codec::{self, MediaType};
 use apiserver_storage_api::{
-    Encoded, Malformed, Normalized, Normalizer, ResourceInfo, ResourcePrefix, ResourceScope, Revision, SelectableField,
-    encode_untyped, finish, strip_server_fields,
+    Encoded, GroupVersionKind, JsonNormalizer, Malformed, Normalized, Normalizer, ResourceInfo, ResourcePrefix,
+    ResourceScope, Revision, SelectableField, encode_untyped, finish, strip_server_fields,
 };
 
+use crate::crd::guide::Part;
 use crate::crd::{CustomKind, CustomVersion};
 use crate::document;
 use crate::fieldvalidation::decode_custom_value;
@@ -76,6 +80,8 @@ pub struct CustomNormalizer {
     version: CustomVersion,
     api_version: String,
     generation: u64,
+    /// Of canonical values in the storage version.
+    canonical: JsonNormalizer,
 }
 
 impl CustomNormalizer {
@@ -83,12 +89,35 @@ impl CustomNormalizer {
     #[must_use]
     pub fn new(kind: Arc<CustomKind>, version: CustomVersion, generation: u64) -> Self {
         let api_version = format!("{}/{}", kind.group, version.name);
+        let gvk = GroupVersionKind::new(&kind.group, &version.name, &kind.names.kind);
         Self {
             kind,
             version,
             api_version,
             generation,
+            canonical: JsonNormalizer::new(gvk),
         }
+    }
+
+    /// The served form of any value, by decoding it.
+    fn rewrite(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Result<Normalized, Malformed> {
+        let media_type = MediaType::detect(stored);
+        let mut object = decode(stored, media_type)?;
+        self.check(&mut object)?;
+        self.settle_metadata(&mut object);
+        self.version.schema.prune(&mut object);
+        self.version.schema.apply_defaults(&mut object);
+        finish(object, revision, fields, media_type)
+    }
+
+    /// The stored form of any object, by decoding it.
+    fn encode_value(&self, object: &Encoded, media_type: MediaType) -> Result<Bytes, Malformed> {
+        let mut object = codec::decode_value(object.json(), MediaType::Json)?;
+        self.check(&mut object)?;
+        if let Some(fields) = object.as_object_mut() {
+            strip_server_fields(fields);
+        }
+        encode_untyped(&object, media_type)
     }
 
     /// Makes sure that this is an object of the group in one of the kind's versions, and brings it to the storage
@@ -160,25 +189,44 @@ impl Normalizer for CustomNormalizer {
         revision: Revision,
         fields: &[SelectableField],
     ) -> Result<Normalized, Malformed> {
-        let media_type = MediaType::detect(stored);
-        let mut object = decode(stored, media_type)?;
-        self.check(&mut object)?;
-        self.settle_metadata(&mut object);
-        self.version.schema.prune(&mut object);
-        self.version.schema.apply_defaults(&mut object);
-        finish(object, revision, fields, media_type)
+        let verified = Part::of(&self.version.schema)
+            .and_then(|whole| self.canonical.verify_guided(stored, revision, fields, whole));
+        match verified {
+            Some(normalized) => Ok(normalized),
+            None => self.rewrite(stored, revision, fields),
+        }
     }
 
     fn encode(&self, object: &Encoded, media_type: MediaType) -> Result<Bytes, Malformed> {
-        let mut object = codec::decode_value(object.json(), MediaType::Json)?;
-        self.check(&mut object)?;
-        if let Some(fields) = object.as_object_mut() {
-            strip_server_fields(fields);
+        let kept = (media_type == MediaType::Json).then(|| self.canonical.keep(object));
+        match kept.flatten() {
+            Some(stored) => Ok(stored),
+            None => self.encode_value(object, media_type),
         }
-        encode_untyped(&object, media_type)
+    }
+
+    fn encode_and_normalize(
+        &self,
+        object: &Encoded,
+        media_type: MediaType,
+        revision: Revision,
+        fields: &[SelectableField],
+    ) -> Result<(Bytes, Normalized), Malformed> {
+        if media_type == MediaType::Json
+            && let Some(whole) = Part::of(&self.version.schema)
+            && let Some(both) = self.canonical.keep_guided(object, revision, fields, whole)
+        {
+            return Ok(both);
+        }
+        let stored = self.encode(object, media_type)?;
+        let normalized = self.normalize(&stored, revision, fields)?;
+        Ok((stored, normalized))
     }
 
     fn generation(&self) -> u64 {
         self.generation
     }
 }
+
+#[cfg(test)]
+mod tests;

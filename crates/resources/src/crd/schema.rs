@@ -84,6 +84,8 @@ pub struct Schema {
     pub(crate) additional: Option<Additional>,
     pub(crate) items: Option<Box<Schema>>,
     pub(crate) default: Option<Value>,
+    /// How many of the properties have a default.
+    pub(crate) defaults: usize,
     pub(crate) rules: Rules,
     /// Whether CEL rules stand here.
     pub(crate) has_cel: bool,
@@ -210,6 +212,8 @@ impl Reader {
         self.read_children(value, path, &mut schema);
         self.check_lists(&schema, path);
         schema.rules = self.read_rules(value, path);
+        let defaults = schema.properties.values().filter(|property| property.default.is_some());
+        schema.defaults = defaults.count();
         schema
     }
 
