@@ -38,9 +38,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use apiserver_storage_api::time::jitter;
 use apiserver_storage_api::{
     ReadAt, Result, Revision, Scope, SelectionPredicate, StorageError, Watch, WatchItem, WatchOptions, WatchStart,
 };
+use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -55,6 +57,8 @@ use crate::watcher::Watcher;
 const HEAVY: usize = 4_096;
 /// When a client is told to come back for a watch that there was no room for.
 const RETRY_WATCH: Duration = Duration::from_secs(1);
+/// After how much silence a watch that reads below asks for progress the first time.
+const FIRST_ASKED: Duration = Duration::from_secs(1);
 
 impl Shared {
     pub(crate) async fn watch(self: &Arc<Self>, scope: &Scope, options: WatchOptions) -> Result<Watch> {
@@ -149,7 +153,12 @@ impl Shared {
     async fn catch_up(self: &Arc<Self>, scope: &Scope, options: WatchOptions, end: Option<Duration>) -> Result<Watch> {
         let place = Arc::clone(&self.backend_watches).try_acquire_owned();
         let place = place.map_err(|_| StorageError::expired_watch())?;
-        let below = self.inner.watch(scope, options.clone()).await?;
+        // Progress is what tells a watch that nothing matches that the log has all that comes next.
+        let telling = WatchOptions {
+            progress: true,
+            ..options.clone()
+        };
+        let below = self.inner.watch(scope, telling).await?;
         // Asked after the watch was opened: the log is met only if it is of this store.
         let store = self.inner.store_id().await?.map(Into::into);
         let state = CatchUp {
@@ -160,6 +169,7 @@ impl Shared {
             store,
             stage: Stage::Below {
                 watch: Watch::new(below.take_until(self.status.ended().boxed())),
+                asking: self.ask_now_and_then(),
                 _held: (place, Open::new(&self.watchers)),
             },
             delivered: None,
@@ -169,6 +179,24 @@ impl Shared {
             Some((item, state))
         });
         Ok(Watch::new(items))
+    }
+
+    /// Asks the storage below for progress, at growing intervals, for as long as it is polled.
+    fn ask_now_and_then(&self) -> BoxFuture<'static, ()> {
+        let (inner, config) = (Arc::clone(&self.inner), self.config.clone());
+        let most = config.bookmark_period.max(FIRST_ASKED);
+        async move {
+            let mut pause = FIRST_ASKED;
+            loop {
+                config.clock.sleep(jitter(&*config.rng, pause)).await;
+                // One that is not answered is asked again.
+                if let Err(StorageError::NotSupported { .. }) = inner.request_progress().await {
+                    return std::future::pending().await;
+                }
+                pause = pause.saturating_mul(2).min(most);
+            }
+        }
+        .boxed()
     }
 
     /// Where the watcher's cursor begins.
@@ -262,6 +290,8 @@ enum Stage {
     /// Reading below.
     Below {
         watch: Watch,
+        /// Asks for progress when it has been quiet for a while; never ends.
+        asking: BoxFuture<'static, ()>,
         /// One of the bounded places, and one of the open watches; given back with the stage.
         _held: (OwnedSemaphorePermit, Open),
     },
@@ -271,29 +301,35 @@ enum Stage {
 
 impl CatchUp {
     async fn next(&mut self) -> Option<Result<WatchItem>> {
-        if let (Stage::Below { .. }, Some(revision)) = (&self.stage, self.delivered.take()) {
-            // The cache ends with its watchers.
-            let shared = self.shared.upgrade()?;
-            let begin = Begin {
-                end: self.end,
-                from: From::After(revision),
-                seen: Some(revision),
-                store: Some(self.store.clone()),
-            };
-            if let Ok(watch) = shared.follow(&self.scope, &self.options, &begin) {
-                self.stage = Stage::Cached(watch);
-            }
-        }
-        match &mut self.stage {
-            Stage::Cached(watch) => watch.next().await,
-            Stage::Below { watch, .. } => {
-                let item = watch.next().await;
-                self.delivered = match &item {
-                    Some(Ok(WatchItem::Batch(batch))) => Some(batch.revision),
-                    Some(Ok(WatchItem::Progress(revision))) => Some(*revision),
-                    _ => None,
+        loop {
+            if let (Stage::Below { .. }, Some(revision)) = (&self.stage, self.delivered.take()) {
+                // The cache ends with its watchers.
+                let shared = self.shared.upgrade()?;
+                let begin = Begin {
+                    end: self.end,
+                    from: From::After(revision),
+                    seen: Some(revision),
+                    store: Some(self.store.clone()),
                 };
-                item
+                if let Ok(watch) = shared.follow(&self.scope, &self.options, &begin) {
+                    self.stage = Stage::Cached(watch);
+                }
+            }
+            let item = match &mut self.stage {
+                Stage::Cached(watch) => return watch.next().await,
+                Stage::Below { watch, asking, .. } => tokio::select! {
+                    biased;
+                    item = watch.next() => item,
+                    () = asking => continue,
+                },
+            };
+            self.delivered = match &item {
+                Some(Ok(WatchItem::Batch(batch))) => Some(batch.revision),
+                Some(Ok(WatchItem::Progress(revision))) => Some(*revision),
+                _ => None,
+            };
+            if self.options.progress || !matches!(item, Some(Ok(WatchItem::Progress(_)))) {
+                return item;
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apiserver_storage_api::{GetOptions, ListAt, ListOptions, ReadAt, Storage, StorageError, WatchItem, WatchStart};
+use common::script::{Script, Stage, revision};
 use common::*;
 use futures::StreamExt;
 
@@ -183,6 +184,31 @@ async fn watchers_that_have_seen_everything_outlive_a_list_of_the_same_state() {
         let revision = house.create("ns", &name, "n").await.revision();
         assert_eq!(changes(&mut watch).await, [format!("ADDED {name} {revision}")]);
     }
+}
+
+#[test]
+fn a_watch_that_is_told_nothing_meets_the_log_all_the_same() {
+    let script = Script::new();
+    for name in ["a", "b", "c"] {
+        script.put("ns", name, "n");
+    }
+    let mut stage = Stage::new(Arc::clone(&script), |config| config);
+    assert_eq!(script.open_watches(), 1, "the cache's own");
+    // History cannot be read for everybody, so that the watch goes on below by itself.
+    script.fail_watches(vec![StorageError::internal("injected")]);
+    let mut options = from(WatchStart::After(revision(101)));
+    options.predicate = fields("spec.nodeName=elsewhere");
+    let mut watch = stage.watch(all(), options).unwrap();
+    assert_eq!(script.open_watches(), 2);
+    let mut heard = Vec::new();
+    for _ in 0..30 {
+        stage.pass(Duration::from_millis(100));
+        heard.extend(stage.heard(&mut watch));
+    }
+    assert_eq!(script.open_watches(), 1, "its place is given back");
+    assert!(heard.is_empty(), "progress was not asked for: {heard:?}");
+    let at = script.put("ns", "d", "elsewhere");
+    assert_eq!(stage.heard(&mut watch), [format!("ADDED d {at}")]);
 }
 
 // covers: storage-cacher/DLG-48, storage-cacher/GATE-12, storage-cacher/WATCH-03

@@ -17,6 +17,7 @@ use apiserver_storage_api::{
 use apiserver_storage_cacher::{Cacher, CacherConfig};
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::channel::oneshot;
 use futures::executor::LocalPool;
 use futures::task::LocalSpawnExt;
 use parking_lot::Mutex;
@@ -48,6 +49,9 @@ struct State {
     list_errors: Vec<StorageError>,
     watch_errors: Vec<StorageError>,
     now_errors: Vec<StorageError>,
+    /// Whether questions for the revision are kept waiting, and those that are.
+    holds_nows: bool,
+    held_nows: Vec<oneshot::Sender<()>>,
     id: Option<String>,
     stats: Stats,
     padding: String,
@@ -256,6 +260,22 @@ impl Script {
         self.state.lock().now_errors = errors;
     }
 
+    /// Keeps questions for the revision waiting, until they are let go. Their answer is that of when they came.
+    pub fn hold_nows(&self, held: bool) {
+        let mut state = self.state.lock();
+        state.holds_nows = held;
+        if !held {
+            state.held_nows.clear();
+        }
+    }
+
+    /// Watches that somebody still has.
+    pub fn open_watches(&self) -> usize {
+        let mut state = self.state.lock();
+        state.watchers.retain(|watcher| !watcher.is_closed());
+        state.watchers.len()
+    }
+
     /// What was asked since the last look.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().asked)
@@ -399,10 +419,19 @@ impl Storage for Script {
     }
 
     async fn current_revision(&self) -> Result<Revision> {
-        let mut state = self.state.lock();
-        state.asked.push("now".into());
-        Self::next_error(&mut state.now_errors)?;
-        Ok(revision(state.at))
+        let (at, let_go) = {
+            let mut state = self.state.lock();
+            state.asked.push("now".into());
+            Self::next_error(&mut state.now_errors)?;
+            let (held, let_go) = oneshot::channel();
+            if state.holds_nows {
+                state.held_nows.push(held);
+            }
+            (revision(state.at), let_go)
+        };
+        // Let go by a sender that is dropped.
+        let _ = let_go.await;
+        Ok(at)
     }
 
     async fn request_progress(&self) -> Result<()> {
