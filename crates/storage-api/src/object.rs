@@ -31,9 +31,10 @@ impl Encoded {
     ///
     /// [`StorageError::Codec`] when the value does not serialize.
     pub fn of<T: Object>(object: &T) -> Result<Self> {
-        serde_json::to_vec(object)
-            .map(|json| Self(json.into()))
-            .map_err(encode_error)
+        let mut json = serde_json::to_vec(object).map_err(encode_error)?;
+        // As stored values end. Where nothing else has to be changed either, the same bytes are stored.
+        json.push(b'\n');
+        Ok(Self(json.into()))
     }
 
     /// The JSON of a typed value with other metadata.
@@ -47,7 +48,7 @@ impl Encoded {
         Self::of(&value)
     }
 
-    /// The JSON.
+    /// The JSON, perhaps with white space behind it.
     pub fn json(&self) -> &Bytes {
         &self.0
     }

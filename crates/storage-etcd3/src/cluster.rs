@@ -22,7 +22,7 @@ use crate::error::{Failure, classify_status, fault};
 use crate::member::{Member, Trust, trust_of};
 use crate::metered::Method;
 use crate::proto::{RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse};
-use crate::rpc::Rpc;
+use crate::rpc::{Fitting, Rpc};
 use crate::tls::Tls;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
@@ -132,6 +132,15 @@ impl Cluster {
         let call = |rpc: Arc<Rpc>| {
             let request = request.clone();
             async move { rpc.range(request).await }
+        };
+        self.call(Effect::Read, Method::Range, call).await
+    }
+
+    /// Reads keys, if the answer has no more than so many bytes.
+    pub(crate) async fn range_within(&self, request: &RangeRequest, room: usize) -> KvResult<Fitting> {
+        let call = |rpc: Arc<Rpc>| {
+            let request = request.clone();
+            async move { rpc.range_within(request, room).await }
         };
         self.call(Effect::Read, Method::Range, call).await
     }

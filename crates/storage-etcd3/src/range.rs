@@ -15,7 +15,9 @@ use apiserver_storage_kv::{KvError, KvPair, KvResult, RangePage, RangeRequest};
 
 pub(crate) use self::stream::Streams;
 use crate::convert;
+use crate::error::fault;
 use crate::proto;
+use crate::rpc::Fitting;
 use crate::shared::Shared;
 
 /// Keys of a bounded page whose weight is not known yet: few enough that the largest values do no harm.
@@ -63,15 +65,28 @@ impl Averages {
         }
     }
 
+    /// So many keys had so many bytes, which is too much: how many to ask for instead. Always fewer.
+    fn too_large(&self, request: &RangeRequest, keys: u64, found: usize) -> u64 {
+        let found = u64::try_from(found).unwrap_or(u64::MAX);
+        let average = found / keys.max(1);
+        self.weigh(request, average);
+        let bytes = request.limit_bytes.map_or(0, NonZeroU64::get);
+        // There may have been fewer keys than were asked for, and heavier ones.
+        (bytes / average.max(1)).min(keys / 2).max(1)
+    }
+
     fn learn(&self, request: &RangeRequest, pairs: &[KvPair]) {
         let keys = u64::try_from(pairs.len()).unwrap_or(u64::MAX);
         let bytes: usize = pairs.iter().map(|pair| pair.value.len()).sum();
         let Some(average) = u64::try_from(bytes).unwrap_or(u64::MAX).checked_div(keys) else {
             return;
         };
-        if request.limit_bytes.is_none() || request.keys_only {
-            return;
+        if request.limit_bytes.is_some() && !request.keys_only {
+            self.weigh(request, average);
         }
+    }
+
+    fn weigh(&self, request: &RangeRequest, average: u64) {
         let mut known = self.0.lock();
         let range = request.end.as_deref().unwrap_or_default();
         match known.get_mut(range) {
@@ -94,9 +109,13 @@ impl Shared {
             limit: 1,
             ..proto::RangeRequest::default()
         };
-        let (answer, revision) = self.range_call(request, at).await?;
-        let stored = answer.kvs.into_iter().next();
-        Ok((stored.map(convert::pair).transpose()?, revision))
+        match self.range_call(request, at, None).await? {
+            Ranged::Fits(answer, revision) => {
+                let stored = answer.kvs.into_iter().next();
+                Ok((stored.map(convert::pair).transpose()?, revision))
+            }
+            Ranged::TooLarge(size) => Err(fault(format!("an answer of {size} bytes, which nothing bounded"))),
+        }
     }
 
     // deviates: storage-etcd3/STREAM-01: streams carry ranges that are bounded by nothing. Lists ask for parts that are
@@ -127,13 +146,20 @@ impl Shared {
     // answer is where the store is, which moves while a list is read.
     /// A range, or as much of it as one answer may hold.
     async fn page(&self, request: RangeRequest) -> KvResult<RangePage> {
-        let limit = self.averages.limit(&request).unwrap_or_default();
-        let call = proto::RangeRequest {
-            limit: i64::try_from(limit).unwrap_or(i64::MAX),
-            count_only: request.count_only,
-            ..plain(&request)
+        let mut limit = self.averages.limit(&request).unwrap_or_default();
+        let (answer, revision) = loop {
+            let call = proto::RangeRequest {
+                limit: i64::try_from(limit).unwrap_or(i64::MAX),
+                count_only: request.count_only,
+                ..plain(&request)
+            };
+            // One value is read whatever it weighs.
+            let bytes = request.limit_bytes.filter(|_| limit > 1).map(NonZeroU64::get);
+            match self.range_call(call, request.at, bytes.map(room)).await? {
+                Ranged::Fits(answer, revision) => break (answer, revision),
+                Ranged::TooLarge(found) => limit = self.averages.too_large(&request, limit, found),
+            }
         };
-        let (answer, revision) = self.range_call(call, request.at).await?;
         let pairs = answer.kvs.into_iter().map(convert::pair);
         let pairs = pairs.collect::<KvResult<Vec<_>>>()?;
         self.averages.learn(&request, &pairs);
@@ -145,11 +171,13 @@ impl Shared {
         })
     }
 
+    /// `room`: bytes of the largest answer that is taken.
     async fn range_call(
         &self,
         mut request: proto::RangeRequest,
         at: Option<Revision>,
-    ) -> KvResult<(proto::RangeResponse, Revision)> {
+        room: Option<usize>,
+    ) -> KvResult<Ranged> {
         if let Some(at) = at {
             let Some(at) = convert::signed(at) else {
                 return Err(self.future().await);
@@ -157,12 +185,18 @@ impl Shared {
             request.revision = at;
         }
         let mark = self.cluster.mark();
-        let mut answer = match self.cluster.range(&request).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.range_error(error, at).await),
+        let answer = match room {
+            Some(room) => self.cluster.range_within(&request, room).await,
+            None => self.cluster.range(&request).await.map(Fitting::Fits),
         };
-        let revision = self.cluster.observe(answer.header.take(), Some(mark))?;
-        Ok((answer, revision))
+        match answer {
+            Ok(Fitting::Fits(mut answer)) => {
+                let revision = self.cluster.observe(answer.header.take(), Some(mark))?;
+                Ok(Ranged::Fits(answer, revision))
+            }
+            Ok(Fitting::TooLarge(found)) => Ok(Ranged::TooLarge(found)),
+            Err(error) => Err(self.range_error(error, at).await),
+        }
     }
 
     /// What the error of a read at a revision says, as far as the answer does not say it itself.
@@ -184,6 +218,20 @@ impl Shared {
             Err(error) => error,
         }
     }
+}
+
+/// What came of a read that is bounded in bytes.
+enum Ranged {
+    Fits(proto::RangeResponse, Revision),
+    /// The answer would have had so many bytes, and was not taken.
+    TooLarge(usize),
+}
+
+/// Bytes of the largest answer that is taken where so many are asked for. Values differ, so planning by their average
+/// misses by a little; where it misses by more, because what comes is much heavier than what came before, the answer is
+/// refused by its first bytes and fewer keys are asked for.
+fn room(bytes: u64) -> usize {
+    usize::try_from(bytes.saturating_mul(2)).unwrap_or(usize::MAX)
 }
 
 /// What pages and streams of a range have in common.
@@ -248,6 +296,9 @@ mod tests {
         assert_eq!(averages.limit(&within), Some(10), "as all pods do");
         averages.learn(&within, &page(10, 1000));
         assert_eq!(averages.limit(&within), Some(1000), "once it was read it has its own");
+        assert_eq!(averages.too_large(&request, 10, 30_000_000), 1, "one of them at least");
+        assert_eq!(averages.too_large(&request, 1000, 5_000_000), 200);
+        assert_eq!(averages.too_large(&request, 1000, 1_100_000), 500, "always fewer");
         request.keys_only = true;
         assert_eq!(averages.limit(&request), None, "keys weigh nothing worth counting");
     }

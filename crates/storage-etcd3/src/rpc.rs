@@ -6,21 +6,24 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 
 use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::Mutex;
 use tonic::client::Grpc;
+use tonic::codec::{BufferSettings, Codec};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
-use tonic_prost::ProstCodec;
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::config::Credentials;
 use crate::proto::{
-    AuthenticateRequest, AuthenticateResponse, CompactionRequest, LeaseGrantRequest, LeaseGrantResponse, Nothing,
-    RangeRequest, RangeResponse, RangeStreamResponse, StatusResponse, TxnRequest, TxnResponse,
+    AuthenticateRequest, AuthenticateResponse, CompactionRequest, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, Nothing, RangeRequest, RangeResponse, RangeStreamResponse,
+    StatusResponse, TxnRequest, TxnResponse,
 };
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -28,11 +31,15 @@ const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
+const LEASE_TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 
 const TOKEN: &str = "token";
 const LEADER: &str = "hasleader";
+
+/// Bytes before each message.
+const FRAME_HEAD: usize = 5;
 
 type Token = MetadataValue<Ascii>;
 
@@ -65,7 +72,6 @@ impl Rpc {
             token: RwLock::new(None),
             turn: Mutex::new(()),
         });
-        // What a range may weigh is decided by who asks for it.
         let grpc = Grpc::new(channel).max_decoding_message_size(usize::MAX);
         let rpc = Self { grpc, login };
         if let Some(login) = &rpc.login {
@@ -77,6 +83,17 @@ impl Rpc {
     /// Reads keys.
     pub(crate) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         self.unary(RANGE, request).await
+    }
+
+    /// Reads keys, if the answer has no more than so many bytes. One that has is let go before it has come.
+    pub(crate) async fn range_within(&self, request: RangeRequest, room: usize) -> Result<Fitting, Status> {
+        let answer = self
+            .authorized(|token| self.call_within(RANGE, request.clone(), token, room))
+            .await;
+        match answer {
+            Ok(answer) => Ok(Fitting::Fits(answer)),
+            Err(status) => oversize(&status).map(Fitting::TooLarge).ok_or(status),
+        }
     }
 
     /// Reads keys, in parts.
@@ -99,6 +116,11 @@ impl Rpc {
     /// A lease of at least so many seconds.
     pub(crate) async fn lease_grant(&self, ttl: i64) -> Result<LeaseGrantResponse, Status> {
         self.unary(LEASE_GRANT, LeaseGrantRequest { ttl }).await
+    }
+
+    /// How long a lease lasts.
+    pub(crate) async fn lease_time_to_live(&self, id: i64) -> Result<LeaseTimeToLiveResponse, Status> {
+        self.unary(LEASE_TIME_TO_LIVE, LeaseTimeToLiveRequest { id }).await
     }
 
     /// What the member says of itself.
@@ -160,8 +182,23 @@ impl Rpc {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let mut grpc = self.ready().await?;
-        let (path, codec) = (PathAndQuery::from_static(path), ProstCodec::<Q, A>::new());
+        // What an answer may weigh is decided by who asks for it.
+        self.call_within(path, message, token, usize::MAX).await
+    }
+
+    async fn call_within<Q, A>(
+        &self,
+        path: &'static str,
+        message: Q,
+        token: Option<Token>,
+        room: usize,
+    ) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut grpc = self.ready().await?.max_decoding_message_size(room);
+        let (path, codec) = (PathAndQuery::from_static(path), Exact::of(&message));
         Ok(grpc.unary(asked(message, token), path, codec).await?.into_inner())
     }
 
@@ -185,6 +222,58 @@ impl Rpc {
     }
 }
 
+/// An answer that was to be no larger than so much.
+pub(crate) enum Fitting {
+    Fits(RangeResponse),
+    /// It has so many bytes, and was not taken.
+    TooLarge(usize),
+}
+
+/// The bytes of an answer that was refused for its size. Nothing but the text tells: the code is that of compacted and
+/// future revisions too.
+fn oversize(status: &Status) -> Option<usize> {
+    let found = status
+        .message()
+        .strip_prefix("Error, decoded message length too large: found ")?;
+    let (bytes, _) = found.split_once(" bytes")?;
+    bytes.parse().ok().filter(|_| status.code() == Code::OutOfRange)
+}
+
+/// The codec of one call: its message is written into a buffer of just its size. The one that every message gets
+/// otherwise has 8 KiB, which is much for a question and not enough for most objects, so that it would grow.
+struct Exact<Q, A> {
+    bytes: usize,
+    messages: PhantomData<(Q, A)>,
+}
+
+impl<Q: Message, A> Exact<Q, A> {
+    fn of(message: &Q) -> Self {
+        Self {
+            bytes: FRAME_HEAD + message.encoded_len(),
+            messages: PhantomData,
+        }
+    }
+}
+
+impl<Q, A> Codec for Exact<Q, A>
+where
+    Q: Message + 'static,
+    A: Message + Default + 'static,
+{
+    type Encode = Q;
+    type Decode = A;
+    type Encoder = ProstEncoder<Q>;
+    type Decoder = ProstDecoder<A>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::new(BufferSettings::new(self.bytes, self.bytes))
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
 // concerns: storage-etcd3/RCLI-08: all calls ask for a leader: a member without one says so at once, and the next one is
 // tried.
 fn asked<Q>(message: Q, token: Option<Token>) -> Request<Q> {
@@ -195,4 +284,20 @@ fn asked<Q>(message: Q, token: Option<Token>) -> Request<Q> {
     }
     metadata.insert(LEADER, MetadataValue::from_static("true"));
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::oversize;
+
+    #[test]
+    fn only_answers_that_are_too_large_are() {
+        let text = "Error, decoded message length too large: found 4242 bytes, the limit is: 4194304 bytes";
+        assert_eq!(oversize(&Status::out_of_range(text)), Some(4242));
+        assert_eq!(oversize(&Status::unknown(text)), None);
+        let compacted = "etcdserver: mvcc: required revision has been compacted";
+        assert_eq!(oversize(&Status::out_of_range(compacted)), None);
+    }
 }

@@ -3,12 +3,13 @@
 mod common;
 mod seen;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_storage_api::{ListAt, ListOptions, Scope, Storage, StorageError};
-use apiserver_storage_kv::Kv;
 use apiserver_storage_kv::transform::Identity;
+use apiserver_storage_kv::{Expected, Kv, Lease, RangeRequest, WriteOutcome};
 use apiserver_storage_testing::SwitchTransformer;
 use apiserver_storage_testing::fixture::{
     all, by_field, create, create_pod, following, key, list, names, page, pod, pods, revision, try_list, within,
@@ -46,7 +47,7 @@ async fn a_list_of_one_key_is_one_read_that_counts_as_a_get() {
     let Some(etcd) = Etcd::start().await else { return };
     let book = Book::default();
     let _guard = metrics::set_default_local_recorder(&book);
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let store = seen.store(pods());
     let created = create_pod(&store, "ns", "a").await;
     create_pod(&store, "ns", "aa").await;
@@ -71,7 +72,7 @@ async fn a_list_of_one_key_is_one_read_that_counts_as_a_get() {
 #[tokio::test]
 async fn a_minimum_that_is_not_reached_is_refused_before_anything_is_decoded() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let transformer = SwitchTransformer::new(Arc::new(Identity));
     let store = seen.store_with(pods(), Arc::new(transformer.clone()));
     for name in ["a", "b", "c"] {
@@ -98,7 +99,7 @@ async fn a_minimum_that_is_not_reached_is_refused_before_anything_is_decoded() {
 #[tokio::test]
 async fn pages_begin_right_after_the_last_key_and_are_few() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let store = seen.store(pods());
     fill(&store, 1500, 10).await;
     let listed = list(&store, &all(), ListOptions::default()).await;
@@ -124,7 +125,7 @@ async fn pages_begin_right_after_the_last_key_and_are_few() {
 #[tokio::test]
 async fn pages_of_heavy_objects_are_small_in_keys() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let store = seen.store(pods());
     fill(&store, 80, 300_000).await;
     let listed = list(&store, &all(), ListOptions::default()).await;
@@ -138,11 +139,47 @@ async fn pages_of_heavy_objects_are_small_in_keys() {
     assert!(seen.take().ranges.iter().all(|range| range.bytes <= 5 << 20));
 }
 
+#[tokio::test]
+async fn a_range_that_turns_heavy_comes_in_parts_that_fit() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let kv = etcd.connect().await;
+    let key = |number: usize| format!("/registry/pods/ns/p{number:05}");
+    let weight = |number: usize| if number < 1_200 { 200 } else { 300_000 };
+    let numbers: Vec<usize> = (0..1_230).collect();
+    for chunk in numbers.chunks(64) {
+        let writes = chunk.iter().map(|number| {
+            let (kv, value) = (&kv, vec![b'x'; weight(*number)].into());
+            async move { kv.put_if(&key(*number), value, Expected::Absent, Lease::None).await }
+        });
+        for written in join_all(writes).await {
+            assert!(matches!(written.unwrap(), WriteOutcome::Applied(_)));
+        }
+    }
+    // The first pages teach that values are light, and the last ones are not. Even one alone is more than the least bound.
+    for bound in [1_000_000, 1_000] {
+        let mut request = RangeRequest::prefix("/registry/pods/ns/");
+        request.limit_bytes = NonZeroU64::new(bound);
+        let mut found = Vec::new();
+        loop {
+            let page = kv.range(request.clone()).await.unwrap();
+            let bytes: usize = page.pairs.iter().map(|pair| pair.value.len()).sum();
+            let fits = bytes <= 2 * usize::try_from(bound).unwrap() || page.pairs.len() == 1;
+            assert!(fits, "{bytes} bytes in {} values, bound {bound}", page.pairs.len());
+            found.extend(page.pairs.iter().map(|pair| pair.key.to_string()));
+            if !page.more {
+                break;
+            }
+            request.start = format!("{}\0", page.pairs.last().unwrap().key);
+        }
+        assert_eq!(found, numbers.iter().map(|number| key(*number)).collect::<Vec<_>>());
+    }
+}
+
 // covers: storage-etcd3/PAGE-12
 #[tokio::test]
 async fn no_keys_and_more_to_come_is_an_error_and_no_endless_loop() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let store = seen.store(pods());
     create_pod(&store, "ns", "a").await;
     seen.lie();
@@ -156,7 +193,7 @@ async fn no_keys_and_more_to_come_is_an_error_and_no_endless_loop() {
 #[tokio::test]
 async fn compaction_between_inner_pages_fails_a_list_that_came_without_a_token() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let store = seen.store(pods());
     fill(&store, 40, 10).await;
     let rare = ListOptions {
@@ -182,7 +219,7 @@ async fn compaction_between_inner_pages_fails_a_list_that_came_without_a_token()
 #[tokio::test]
 async fn compaction_between_inner_pages_leads_back_to_where_the_request_began() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let store = seen.store(pods());
     fill(&store, 60, 10).await;
     let mut first = page(ListAt::MostRecent, 1);
@@ -223,7 +260,7 @@ async fn other_failures_come_as_they_are() {
     let Some(etcd) = Etcd::start().await else { return };
     let mut settings = etcd.config();
     settings.retry_deadline = Duration::from_millis(100);
-    let seen = Seen::new(connect(settings).await);
+    let seen = Seen::over(connect(settings).await);
     let store = seen.store(pods());
     fill(&store, 700, 10).await;
     let etcd = parking_lot::Mutex::new(etcd);
@@ -237,7 +274,7 @@ async fn other_failures_come_as_they_are() {
 async fn a_list_goes_on_at_its_revision_when_the_connection_breaks_between_pages() {
     let Some(etcd) = Etcd::start().await else { return };
     let wire = Arc::new(Wire::to(etcd.port()).await);
-    let seen = Seen::new(connect(config([wire.url()])).await);
+    let seen = Seen::over(connect(config([wire.url()])).await);
     let store = seen.store(pods());
     fill(&store, 900, 10).await;
     let direct = etcd.connect().await;

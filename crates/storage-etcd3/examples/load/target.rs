@@ -16,8 +16,7 @@ pub(crate) struct Listed {
     pub(crate) bytes: usize,
 }
 
-/// One side: the store, or the bare client doing the same calls. Values are given as they are stored, but for the final
-/// newline that the store adds.
+/// One side: the store, or the bare client doing the same calls. Values are given as they are stored.
 pub(crate) trait Target: Clone + Send + Sync + 'static {
     /// Its name in the report.
     const NAME: &'static str;
