@@ -383,23 +383,41 @@ impl Pin {
     }
 }
 
-/// The answers that are under way, oldest first.
+/// Pins that may be over before they are looked through.
+const UNSWEPT: usize = 64;
+
+/// The answers that are under way, oldest first. Those that are over are among them for a while, but never more than
+/// half of a list of some length.
 #[derive(Debug, Default)]
-pub(crate) struct Pins(Mutex<VecDeque<Weak<Pin>>>);
+pub(crate) struct Pins(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    pins: VecDeque<Weak<Pin>>,
+    /// The list is looked through when it has grown to this length: twice what was left the last time.
+    sweep_at: usize,
+}
 
 impl Pins {
     pub(crate) fn add(&self, walk: &Walk) {
-        let mut pins = self.0.lock();
-        while pins.front().is_some_and(|pin| pin.strong_count() == 0) {
-            pins.pop_front();
+        let mut known = self.0.lock();
+        if known.pins.len() >= known.sweep_at.max(UNSWEPT) {
+            known.pins.retain(|pin| pin.strong_count() > 0);
+            known.sweep_at = known.pins.len() * 2;
         }
-        pins.push_back(Arc::downgrade(&walk.pin));
+        known.pins.push_back(Arc::downgrade(&walk.pin));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().pins.len()
     }
 
     /// Bytes that were superseded since the oldest answer under way began: what all of them keep alive at most.
     pub(crate) fn kept(&self, superseded: u64) -> u64 {
-        let pins = self.0.lock();
-        let oldest = pins
+        let known = self.0.lock();
+        let oldest = known
+            .pins
             .iter()
             .filter_map(Weak::upgrade)
             .find(|pin| pin.root.load().is_some());
@@ -408,8 +426,8 @@ impl Pins {
 
     /// Takes the state away from the oldest answer under way. False: there is none.
     pub(crate) fn release_oldest(&self) -> bool {
-        let mut pins = self.0.lock();
-        while let Some(pin) = pins.pop_front() {
+        let mut known = self.0.lock();
+        while let Some(pin) = known.pins.pop_front() {
             if let Some(pin) = pin.upgrade().filter(|pin| pin.root.load().is_some()) {
                 pin.release();
                 return true;
@@ -420,9 +438,9 @@ impl Pins {
 
     /// Whether no answer is under way.
     pub(crate) fn is_empty(&self) -> bool {
-        let mut pins = self.0.lock();
-        pins.retain(|pin| pin.strong_count() > 0);
-        pins.is_empty()
+        let mut known = self.0.lock();
+        known.pins.retain(|pin| pin.strong_count() > 0);
+        known.pins.is_empty()
     }
 }
 

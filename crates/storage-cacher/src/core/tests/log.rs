@@ -220,3 +220,30 @@ fn states_between_checkpoints_are_kept_until_somebody_needs_the_room() {
         "but it can be rebuilt, because the log is still there"
     );
 }
+
+#[test]
+fn answers_that_are_over_are_forgotten_while_an_older_one_goes_on() {
+    let mut world = World::new(31, roomy());
+    world.write();
+    let root = world.published.load_full().unwrap();
+    let all = info().list_scope(None).unwrap();
+    let walk = || root.walk(&all, None, &SelectionPredicate::default(), info().indexes());
+    let pins = Pins::default();
+    let slow = walk();
+    pins.add(&slow);
+    for _ in 0..10_000 {
+        pins.add(&walk());
+        assert!(pins.len() <= 64, "{}", pins.len());
+    }
+    // Those that go on are all kept, and the oldest is the first to give way.
+    let others: Vec<_> = (0..500).map(|_| walk()).collect();
+    for other in &others {
+        pins.add(other);
+        pins.add(&walk());
+    }
+    assert!((501..=1_100).contains(&pins.len()), "{}", pins.len());
+    assert!(pins.release_oldest());
+    assert!(slow.root().is_err() && others.iter().all(|other| other.root().is_ok()));
+    drop((slow, others));
+    assert!(pins.is_empty());
+}

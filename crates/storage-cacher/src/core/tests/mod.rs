@@ -22,7 +22,7 @@ use apiserver_storage_api::{
 use arc_swap::ArcSwapOption;
 
 use super::log::{End, Next};
-use super::root::{Root, Step};
+use super::root::{Pins, Root, Step};
 use super::{Core, Fault, From, Limits, Subscription};
 use crate::budget::HistoryBudget;
 
