@@ -9,13 +9,15 @@ use apiserver_storage_api::time::Clock;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// A limit on the history of all caches that share it. Cloning shares it.
 ///
 /// History is what the caches keep beside their live state: superseded objects, for watchers that resume and for reads
 /// of earlier states. When all caches together are over the limit, each one that holds more than its even share
 /// forgets its oldest history, then gives up its slowest answers; and as long as that does not help, no answer is begun
-/// that would keep yet more.
+/// that would keep yet more. Being over the limit wakes every cache, however quiet its kind is and whatever ails its
+/// backend, so that none holds for good what others need.
 ///
 /// Caches that share a budget also share a timer: all of them age their history at the same ticks.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ struct Inner {
     caches: AtomicUsize,
     /// The next tick, by its length.
     ticks: Mutex<Ticks>,
+    /// Changes when the caches have come to hold more than they may.
+    pressed: watch::Sender<()>,
 }
 
 type Ticks = BTreeMap<Duration, Shared<BoxFuture<'static, ()>>>;
@@ -49,6 +53,7 @@ impl HistoryBudget {
             used: AtomicUsize::new(0),
             caches: AtomicUsize::new(0),
             ticks: Mutex::default(),
+            pressed: watch::Sender::default(),
         }))
     }
 
@@ -60,7 +65,20 @@ impl HistoryBudget {
     /// Whether so much is in use that nothing should be added.
     pub(crate) fn is_exhausted(&self) -> bool {
         // The caches are given the time until their next tick to make room.
-        self.used() > self.0.limit.saturating_add(self.0.limit / 8)
+        let exhausted = self.used() > self.0.limit.saturating_add(self.0.limit / 8);
+        if exhausted {
+            self.press();
+        }
+        exhausted
+    }
+
+    /// Changes whenever some cache may have to make room.
+    pub(crate) fn pressed(&self) -> watch::Receiver<()> {
+        self.0.pressed.subscribe()
+    }
+
+    fn press(&self) {
+        self.0.pressed.send_replace(());
     }
 
     /// Ends with the next tick of this length: one sleep for all that wait for it.
@@ -78,6 +96,10 @@ impl HistoryBudget {
 
     pub(crate) fn share(&self) -> Share {
         self.0.caches.fetch_add(1, Ordering::Relaxed);
+        // One more makes the share of each smaller.
+        if self.used() > self.0.limit {
+            self.press();
+        }
         Share {
             budget: self.clone(),
             own: 0,
@@ -106,7 +128,11 @@ impl Share {
 
     pub(crate) fn add(&mut self, bytes: usize) {
         self.own += bytes;
-        self.budget.0.used.fetch_add(bytes, Ordering::Relaxed);
+        let Inner { limit, used, .. } = &*self.budget.0;
+        let before = used.fetch_add(bytes, Ordering::Relaxed);
+        if before <= *limit && before.saturating_add(bytes) > *limit {
+            self.budget.press();
+        }
     }
 
     pub(crate) fn remove(&mut self, bytes: usize) {
@@ -149,5 +175,32 @@ mod tests {
         assert_eq!(budget.used(), 80);
         drop(large);
         assert_eq!(budget.used(), 30);
+    }
+
+    #[test]
+    fn all_are_woken_when_there_is_too_much_and_by_nothing_else() {
+        let budget = HistoryBudget::new(80);
+        let mut pressed = budget.pressed();
+        let mut is_pressed = || {
+            let changed = pressed.has_changed().unwrap();
+            pressed.mark_unchanged();
+            changed
+        };
+        let mut large = budget.share();
+        large.add(80);
+        assert!(!budget.is_exhausted() && !is_pressed());
+        large.add(1);
+        assert!(is_pressed(), "more than there may be");
+        large.add(9);
+        assert!(!budget.is_exhausted() && !is_pressed(), "that was said");
+        let small = budget.share();
+        assert!(is_pressed(), "the share of each is smaller now");
+        large.add(1);
+        assert!(budget.is_exhausted() && is_pressed(), "somebody was refused for it");
+        large.remove(20);
+        drop(small);
+        assert!(!is_pressed());
+        large.add(20);
+        assert!(is_pressed(), "again");
     }
 }

@@ -70,7 +70,26 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     tokio::select! {
         biased;
         () = closing.status.closed() => {}
+        () = give_way(&closing) => {}
         () = work(shared) => {}
+    }
+}
+
+/// Makes room whenever all caches together hold too much: also while nothing happens to this one, or its backend is away.
+/// Does not end.
+async fn give_way(shared: &Shared) {
+    let mut pressed = shared.config.history_budget.pressed();
+    loop {
+        // Looked at after having subscribed: what comes from here on is heard.
+        if !shared.core.lock().owes() {
+            // The sender lives as long as the configuration.
+            let _ = pressed.changed().await;
+        }
+        // Whoever is woken waits for the tick that all share: under lasting pressure nobody is woken more than once in it.
+        shared.tick().await;
+        if shared.core.lock().owes() {
+            shared.relieve(shared.config.clock.monotonic());
+        }
     }
 }
 

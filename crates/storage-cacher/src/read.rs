@@ -510,7 +510,7 @@ impl Scan {
 /// What is answered to those whose answer would keep yet another state alive.
 pub(crate) fn exhausted() -> StorageError {
     StorageError::TooManyRequests {
-        cause: "the history budget is exhausted by answers under way".into(),
+        cause: "the watch caches keep as much history as they may together, and have not made room yet".into(),
         retry_after: RETRY_FRESHNESS,
     }
 }

@@ -134,6 +134,90 @@ fn no_heavy_answer_is_begun_while_the_budget_is_exhausted() {
     assert_eq!(stage.list(at(ListAt::Any)).unwrap().entries.len(), 6_000);
 }
 
+/// Caches of one process: one clock, one budget.
+struct Process {
+    clock: ManualClock,
+    budget: HistoryBudget,
+    pool: LocalPool,
+}
+
+impl Process {
+    fn cache(&self, script: &Arc<Script>, change: impl FnOnce(CacherConfig) -> CacherConfig) -> Arc<Cacher> {
+        let config = CacherConfig::new(Arc::new(self.clock.clone()), Arc::new(SeededRng::new(1)))
+            .with_check_period(None)
+            .with_history_budget(self.budget.clone());
+        let (cache, feed) = Cacher::parts(Arc::clone(script) as Arc<dyn Storage>, change(config));
+        self.pool.spawner().spawn_local(feed).expect("the pool is there");
+        Arc::new(cache)
+    }
+
+    /// A list of everything, in as many pages as it takes.
+    fn list(&mut self, cache: &Arc<Cacher>) -> apiserver_storage_api::Result<usize> {
+        let list = self.pool.run_until(cache.list(&all(), at(ListAt::Any)))?;
+        let list = self.pool.run_until(list.collect())?;
+        Ok(list.entries.len())
+    }
+}
+
+// A quiet kind holds most of what all may keep, within what it keeps whatever its age: it has nothing to age, and has to
+// give way all the same. Also when its backend has gone away meanwhile.
+#[test]
+fn a_quiet_cache_gives_way_to_others() {
+    for away in [false, true] {
+        let mut process = Process {
+            clock: ManualClock::new(SystemTime::UNIX_EPOCH),
+            budget: HistoryBudget::new(1_000_000),
+            pool: LocalPool::new(),
+        };
+        let quiet = full(1);
+        // As by default, it keeps more records than these whatever their age.
+        let quiet_cache = process.cache(&quiet, |config| config.with_history_min_records(10_000));
+        process.pool.run_until_stalled();
+        for round in 0..600 {
+            quiet.put("ns", "p00000", &format!("n{round}"));
+        }
+        process.pool.run_until_stalled();
+        let held = process.budget.used();
+        assert!(held > 600_000 && held < 1_000_000, "{held}");
+        // Long enough that nothing is left to be done for it.
+        for _ in 0..100 {
+            process.clock.advance(MS(1_000));
+            process.pool.run_until_stalled();
+        }
+        assert_eq!((process.budget.used(), process.clock.sleepers()), (held, 0));
+        if away {
+            let away = || Some(StorageError::internal("away"));
+            quiet.fail_watches((0..1_000).filter_map(|_| away()).collect());
+            quiet.fail_lists((0..1_000).filter_map(|_| away()).collect());
+            quiet.end_watches(away);
+            process.pool.run_until_stalled();
+        }
+
+        let busy = full(6_000);
+        let busy_cache = process.cache(&busy, |config| config);
+        process.pool.run_until_stalled();
+        let mut round = 0;
+        while process.budget.used() <= 1_125_000 {
+            busy.put("ns", "p00000", &format!("m{round}"));
+            process.pool.run_until_stalled();
+            round += 1;
+            assert!(round < 5_000, "{}", process.budget.used());
+        }
+        let refused = process.list(&busy_cache);
+        let Err(StorageError::TooManyRequests { cause, .. }) = &refused else {
+            panic!("{refused:?}")
+        };
+        assert!(cause.contains("history") && !cause.contains("answers"), "{cause}");
+        for _ in 0..2 {
+            process.clock.advance(MS(1_000));
+            process.pool.run_until_stalled();
+        }
+        assert!(process.budget.used() <= 1_000_000, "{}", process.budget.used());
+        assert_eq!(process.list(&busy_cache).unwrap(), 6_000);
+        assert_eq!(process.list(&quiet_cache).unwrap(), 1);
+    }
+}
+
 #[test]
 fn a_kind_that_is_too_large_is_served_from_below() {
     let mut stage = Stage::new(full(100), |config| {

@@ -18,6 +18,10 @@ use apiserver_storage_cacher::CacherConfig;
 
 use crate::config::Fault;
 
+/// Less than this for all caches cannot work: each of them keeps its latest change whatever that costs, and a few changes of
+/// objects as large as a store takes them would use it up for good.
+const LEAST_TOTAL: usize = 16 << 20;
+
 /// The watch caches of a process: what holds for all resources, and what holds for some.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -25,7 +29,7 @@ pub struct CachesConfig {
     /// So many changes of each resource are kept whatever their age. 0: only resources with a size of their own have a
     /// cache. Default 100.
     pub default_size: usize,
-    /// Most bytes of history that all caches keep together. Default 512 MiB.
+    /// Most bytes of history that all caches keep together, at least 16 MiB. Default 512 MiB.
     pub total_history_bytes: usize,
     /// What differs for single resources, by name (`pods`, `deployments.apps`).
     pub rules: BTreeMap<String, CacheRule>,
@@ -37,7 +41,7 @@ pub struct CachesConfig {
 pub struct CacheRule {
     /// So many changes are kept whatever their age, within the bytes. 0: no cache.
     pub size: Option<usize>,
-    /// Most bytes of history. Default 64 MiB.
+    /// Most bytes of history. Default 64 MiB, or what all caches may keep together if that is less.
     pub history_bytes: Option<usize>,
     /// How long history is kept while there is room. Default 75 s.
     pub history_time: Option<Duration>,
@@ -81,8 +85,9 @@ impl CachesConfig {
     /// Everything that is wrong, by flag and resource.
     pub(crate) fn check(&self, faults: &mut Vec<Fault>) {
         let mut fault = |field: String, message: &str| faults.push(Fault::new(field, message));
-        if self.total_history_bytes == 0 {
-            fault("watch-cache-total-history".into(), "must be more than nothing");
+        if self.total_history_bytes < LEAST_TOTAL {
+            let text = format!("must be at least {LEAST_TOTAL} bytes, or a few large objects would use it up");
+            fault("watch-cache-total-history".into(), &text);
         }
         for (name, rule) in &self.rules {
             if !is_name(name) {
@@ -118,8 +123,12 @@ impl CachesConfig {
         // Events come and go faster than anybody lists them: upstream's server does not cache them unless it is told to.
         let default = if is_events(info) { 0 } else { self.default_size };
         let size = rule.size.unwrap_or(default);
+        // No cache is told that it may keep more than all of them.
+        let own = CacherConfig::default().history_bytes;
+        let total = self.total_history_bytes;
         (size > 0).then_some(CacheRule {
             size: Some(size),
+            history_bytes: rule.history_bytes.or_else(|| (total < own).then_some(total)),
             ..rule
         })
     }
@@ -304,6 +313,17 @@ mod tests {
         assert_eq!(size(&caches, "events.k8s.io", "events"), Some(8));
         assert_eq!(size(&caches, "", "events"), Some(9));
 
+        let history = |caches: &CachesConfig, resource: &str| {
+            let rule = caches.of(&kind("", resource)).unwrap();
+            rule.apply(CacherConfig::default()).history_bytes
+        };
+        assert_eq!(history(&caches, "secrets"), 64 << 20);
+        caches.total_history_bytes = 32 << 20;
+        caches.rule("configmaps").history_bytes = Some(20 << 20);
+        assert_eq!(history(&caches, "secrets"), 32 << 20, "no more than all together");
+        assert_eq!(history(&caches, "configmaps"), 20 << 20);
+        caches.rules.remove("configmaps");
+
         caches.default_size = 0;
         assert_eq!(size(&caches, "", "configmaps"), None);
         assert_eq!(size(&caches, "apps", "deployments"), Some(7));
@@ -371,13 +391,15 @@ mod tests {
                 "watch-cache-sizes: \"g/h\" is no resource; write it like pods or deployments.apps".into(),
             ]
         );
-        let nothing = CachesConfig {
-            total_history_bytes: 0,
-            ..CachesConfig::default()
-        };
-        assert_eq!(
-            faults(&nothing),
-            ["watch-cache-total-history: must be more than nothing"]
-        );
+        for (total, refused) in [(0, true), ((16 << 20) - 1, true), (16 << 20, false)] {
+            let little = CachesConfig {
+                total_history_bytes: total,
+                ..CachesConfig::default()
+            };
+            let text =
+                "watch-cache-total-history: must be at least 16777216 bytes, or a few large objects would use it up";
+            let want: &[&str] = if refused { &[text] } else { &[] };
+            assert_eq!(faults(&little), want, "{total}");
+        }
     }
 }

@@ -90,6 +90,11 @@ impl Core {
         self.share.bytes() > self.limits.bytes || self.share.is_over()
     }
 
+    /// Whether this cache holds more than its part of what all caches may, while they hold too much together.
+    pub(crate) fn owes(&self) -> bool {
+        self.share.is_over()
+    }
+
     pub(super) fn hold(&mut self, bytes: usize) {
         self.log_bytes += bytes;
         self.share.add(bytes);

@@ -247,3 +247,58 @@ fn answers_that_are_over_are_forgotten_while_an_older_one_goes_on() {
     drop((slow, others));
     assert!(pins.is_empty());
 }
+
+// Nine kinds, each with all the history that a cache keeps by default: more than all may keep together by default.
+#[test]
+fn by_default_too_quiet_caches_give_way() {
+    let config = crate::CacherConfig::default();
+    let limits = Limits {
+        bytes: config.history_bytes,
+        time: config.history_time,
+        min_records: config.history_min_records,
+    };
+    let budget = config.history_budget;
+    // The same large object again and again: what is counted is not what it takes here.
+    let key = info().object_key(Some("ns0"), "large").unwrap();
+    let json = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "large", "padding": "x".repeat(1 << 20)},
+    });
+    let json = serde_json::to_vec(&json).unwrap();
+    let large = Entry::read(&info(), key.clone(), revision(1), &json, false);
+    assert!(large.attributes().is_some());
+    let mut cores: Vec<Core> = Vec::new();
+    for _ in 0..9 {
+        let mut core = Core::new(&info(), limits, budget.share(), Arc::new(ArcSwapOption::empty()));
+        core.load(revision(1), None, vec![large.clone()]).perform();
+        for at in 2..=62 {
+            let event = Event {
+                kind: EventKind::Modified,
+                key: key.clone(),
+                revision: revision(at),
+                object: Some(large.clone()),
+                previous: None,
+            };
+            let batch = Batch {
+                revision: revision(at),
+                events: Arc::from([event]),
+            };
+            core.apply(&batch, Duration::ZERO).unwrap().perform();
+        }
+        cores.push(core);
+    }
+    assert!(budget.used() > 512 << 20, "{}", budget.used());
+    assert!(cores.iter().all(|core| core.history().records < limits.min_records));
+    let (_, quiet) = cores.split_last_mut().unwrap();
+    for core in quiet.iter_mut().filter(|core| core.owes()) {
+        core.tick(Duration::from_secs(1), 0);
+    }
+    assert!(
+        budget.used() <= 512 << 20 && !budget.is_exhausted(),
+        "{}",
+        budget.used()
+    );
+    assert!(
+        quiet.iter().all(|core| core.history().records > 40),
+        "no more than needed"
+    );
+}
