@@ -23,7 +23,7 @@ use crate::core::{Answer, Core};
 use crate::engine::Engine;
 use crate::error::Trouble;
 use crate::identity::{first_revision, store_id};
-use crate::lease::{lease, wall_millis};
+use crate::lease::{lease, time_left, wall_millis};
 use crate::log::RecordLog;
 use crate::reader::Reader;
 use crate::timer;
@@ -195,6 +195,11 @@ impl Kv for EmbeddedKv {
     async fn lease(&self, ttl: Duration) -> KvResult<LeaseId> {
         self.engine().check()?;
         Ok(lease(wall_millis(self.core.clock.now()), ttl))
+    }
+
+    async fn time_left(&self, lease: LeaseId) -> KvResult<Option<Duration>> {
+        self.engine().check()?;
+        Ok(time_left(wall_millis(self.core.clock.now()), lease))
     }
 
     async fn watch(&self, request: WatchRequest) -> KvResult<KvWatch> {

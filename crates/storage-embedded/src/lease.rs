@@ -30,6 +30,12 @@ pub(crate) fn lease(now: i64, ttl: Duration) -> LeaseId {
     })
 }
 
+/// How long a lease lasts from `now` on; none: it has ended.
+pub(crate) fn time_left(now: i64, LeaseId(end): LeaseId) -> Option<Duration> {
+    let left = u64::try_from(end.saturating_sub(now)).ok().filter(|left| *left > 0)?;
+    Some(Duration::from_millis(left))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +52,14 @@ mod tests {
             (1_000, Duration::MAX, i64::MAX),
         ] {
             assert_eq!(lease(now, ttl), LeaseId(want), "now={now} ttl={ttl:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_tells_how_long_it_lasts() {
+        for (now, end, want) in [(1_000, 3_500, Some(2_500)), (3_500, 3_500, None), (4_000, 3_500, None)] {
+            let want = want.map(Duration::from_millis);
+            assert_eq!(time_left(now, LeaseId(end)), want, "now={now} end={end}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Room for the values that one turn reads: one piece for all of them, which is used again while others read.
+//! Room for the values that one turn reads: one piece for all of them, which later turns use again.
 //!
 //! A list reads thousands of values, looks at each and lets it go; without this each would be allocated for that moment.
-//! What is not in use while nobody reads is given back, so that an idle store holds nothing.
+//! A list may look at one part before it asks for the next, so some pieces are kept while nobody reads.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Pieces that are kept for the next reader at most, and the largest that is.
+/// Pieces that are kept for the next turns at most, and the bytes of all of them.
 const FREE: usize = 8;
-const LARGEST: usize = 8 << 20;
+const FREE_BYTES: usize = 8 << 20;
 /// The part that a new piece is larger than what it is made for.
 const SPARE: usize = 16;
 
@@ -22,35 +22,41 @@ pub(super) struct Slabs(Arc<Mutex<Pool>>);
 #[derive(Debug, Default)]
 struct Pool {
     free: Vec<Vec<u8>>,
-    /// How many are in use.
-    used: usize,
+    free_bytes: usize,
 }
 
 impl Slabs {
     /// A piece with room for so many bytes. It comes back when the last of its values is let go.
     pub(super) fn take(&self, size: usize) -> Slab {
-        let mut pool = self.0.lock();
-        pool.used += 1;
-        // One that is too small would be grown, which costs as much as a new one and copies besides.
-        let fitting = pool.free.iter().position(|bytes| bytes.len() >= size);
-        let bytes = fitting.map(|at| pool.free.swap_remove(at));
-        let slabs = self.clone();
-        drop(pool);
+        let fitting = self.0.lock().take(size);
         Slab {
             // Somewhat more than is needed now: the next turn's values are about as many and as large.
-            bytes: bytes.unwrap_or_else(|| vec![0; size + size / SPARE]),
+            bytes: fitting.unwrap_or_else(|| vec![0; size + size / SPARE]),
             filled: 0,
-            slabs,
+            slabs: self.clone(),
         }
     }
+}
 
-    fn give_back(&self, bytes: Vec<u8>) {
-        let mut pool = self.0.lock();
-        pool.used = pool.used.saturating_sub(1);
-        if pool.used == 0 {
-            pool.free = Vec::new();
-        } else if pool.free.len() < FREE && bytes.len() <= LARGEST {
-            pool.free.push(bytes);
+impl Pool {
+    /// The smallest piece that is large enough. One that is too small would have to grow, which costs as much as a new
+    /// one and copies besides.
+    fn take(&mut self, size: usize) -> Option<Vec<u8>> {
+        let pieces = self.free.iter().enumerate().filter(|(_, bytes)| bytes.len() >= size);
+        let (at, _) = pieces.min_by_key(|(_, bytes)| bytes.len())?;
+        let bytes = self.free.swap_remove(at);
+        self.free_bytes -= bytes.len();
+        Some(bytes)
+    }
+
+    fn give_back(&mut self, bytes: Vec<u8>) {
+        self.free_bytes += bytes.len();
+        self.free.push(bytes);
+        while self.free.len() > FREE || self.free_bytes > FREE_BYTES {
+            // The smallest is the least use to others.
+            if self.take(0).is_none() {
+                return;
+            }
         }
     }
 }
@@ -89,7 +95,7 @@ impl AsRef<[u8]> for Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        self.slabs.give_back(std::mem::take(&mut self.bytes));
+        self.slabs.0.lock().give_back(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -108,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_is_used_again_only_while_others_are_in_use() {
+    fn a_piece_is_used_again_when_the_last_of_its_values_is_gone() {
         let slabs = Slabs::default();
         let fill = |byte| fill(&slabs, byte, 1000);
         let first = fill(1);
@@ -125,14 +131,39 @@ mod tests {
         assert_eq!(fourth.as_ptr(), place);
         assert_eq!((first[0], third[0], fourth[0], fourth[1000]), (1, 3, 4, b'x'));
         drop((first, third, fourth));
-        let pool = slabs.0.lock();
-        assert_eq!((pool.used, pool.free.len()), (0, 0));
+        assert_eq!(slabs.0.lock().free.len(), 3);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let slabs = Slabs::default();
+        let free = || {
+            let pool = slabs.0.lock();
+            let bytes: usize = pool.free.iter().map(Vec::len).sum();
+            assert_eq!(bytes, pool.free_bytes);
+            (pool.free.len(), bytes)
+        };
+        let small: Vec<_> = (0..20).map(|n| fill(&slabs, n, 1000)).collect();
+        drop(small);
+        assert_eq!(free().0, FREE);
+        let large: Vec<_> = (0..5).map(|n| fill(&slabs, n, FREE_BYTES / 3)).collect();
+        let places: Vec<_> = large.iter().map(|bytes| bytes.as_ptr()).collect();
+        drop(large);
+        // Small pieces do not keep large ones out for ever.
+        let (pieces, bytes) = free();
+        assert!(
+            (FREE_BYTES / 2..=FREE_BYTES).contains(&bytes) && pieces <= FREE,
+            "{pieces} {bytes}"
+        );
+        assert!(places.contains(&fill(&slabs, 1, FREE_BYTES / 4).as_ptr()));
+        // One that is larger than all that may be kept is not kept.
+        drop(fill(&slabs, 1, FREE_BYTES));
+        assert!(free().1 <= FREE_BYTES);
     }
 
     #[test]
     fn a_piece_shows_what_it_was_filled_with_and_nothing_of_earlier_values() {
         let slabs = Slabs::default();
-        let kept = fill(&slabs, 1, 10);
         let large = fill(&slabs, 2, 1000);
         let place = large.as_ptr();
         drop(large);
@@ -145,6 +176,5 @@ mod tests {
         assert_ne!(larger.as_ptr(), place);
         assert_eq!(larger.len(), 2001);
         assert_eq!(fill(&slabs, 5, 900).as_ptr(), place);
-        drop(kept);
     }
 }
