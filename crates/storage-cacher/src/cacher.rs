@@ -34,6 +34,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::below::Places;
 use crate::check::Comparison;
 use crate::config::CacherConfig;
 use crate::core::root::{Pins, Root};
@@ -78,7 +79,8 @@ pub(crate) struct Shared {
     /// Something for the feed to look at: a reader waits, or the backend went back.
     pub(crate) feed_wake: Notify,
     pub(crate) reminders: Reminders,
-    pub(crate) backend_lists: Arc<Semaphore>,
+    /// Places for lists that the storage below answers.
+    pub(crate) places: Places,
     /// Places for watches that read from the storage below until they meet the log.
     pub(crate) backend_watches: Arc<Semaphore>,
     /// Who waits for history from before the log.
@@ -179,7 +181,7 @@ impl Cacher {
             went_back: AtomicBool::new(false),
             feed_wake: Notify::new(),
             reminders: Reminders::new(config.bookmark_period),
-            backend_lists: Arc::new(Semaphore::new(config.backend_lists.max(1))),
+            places: Places::new(&config),
             backend_watches: Arc::new(Semaphore::new(BACKEND_WATCHES)),
             back: Back::default(),
             watchers: Arc::default(),

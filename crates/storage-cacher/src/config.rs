@@ -29,6 +29,9 @@ pub struct CacherConfig {
     pub progress_period: Duration,
     /// Most lists at a time that are read from the backend because the cache cannot serve them. Default 16.
     pub backend_lists: usize,
+    /// How long the reader of such a list may take: then its place is given back and the list ends with an error, whether or
+    /// not the reader reads on. Default 1 minute.
+    pub backend_list_time: Duration,
     /// How long a consistent read waits for a cache that does not move, before the storage below is asked instead, and
     /// after how much silence the cache watches anew. Default 300 ms.
     pub progress_timeout: Duration,
@@ -65,6 +68,7 @@ impl CacherConfig {
             ready_timeout: Duration::from_millis(500),
             progress_period: Duration::from_millis(100),
             backend_lists: 16,
+            backend_list_time: Duration::from_secs(60),
             progress_timeout: Duration::from_millis(300),
             fallback: true,
             live_bytes: None,
@@ -164,6 +168,13 @@ impl CacherConfig {
     #[must_use]
     pub fn with_backend_lists(mut self, lists: usize) -> Self {
         self.backend_lists = lists;
+        self
+    }
+
+    /// Lets the reader of a list from the backend take so long.
+    #[must_use]
+    pub fn with_backend_list_time(mut self, time: Duration) -> Self {
+        self.backend_list_time = time;
         self
     }
 

@@ -71,6 +71,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         biased;
         () = closing.status.closed() => {}
         () = give_way(&closing) => {}
+        () = closing.end_late_lists() => {}
         () = work(shared) => {}
     }
 }

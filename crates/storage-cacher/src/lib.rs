@@ -27,6 +27,7 @@
 //! [`Storage`]: apiserver_storage_api::Storage
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod below;
 mod cacher;
 
 mod check;

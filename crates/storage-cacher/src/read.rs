@@ -367,29 +367,15 @@ impl Shared {
 
     /// A list from the storage below, under the limit.
     async fn below(&self, scope: &Scope, options: ListOptions) -> Result<List> {
-        let limit = &self.backend_lists;
-        let permit = match Arc::clone(limit).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => tokio::select! {
-            biased;
-            permit = Arc::clone(limit).acquire_owned() => permit.map_err(|_| StorageError::Closed)?,
-            () = self.config.clock.sleep(self.config.freshness_timeout) => {
-                return Err(StorageError::TooManyRequests {
-                    cause: "too many lists read from the storage below the cache".into(),
-                    retry_after: RETRY_FRESHNESS,
-                });
-            }
-            },
-        };
+        let place = self.places.take(&self.config).await?;
         let list = self.inner.list(scope, options).await?;
         let revision = list.revision();
         self.show_list(revision).await?;
-        // The permit goes back when the reader is through, or gone.
-        let pages = list.into_pages().map(move |page| {
-            let _held = &permit;
-            page
-        });
-        Ok(List::new(revision, pages.boxed()))
+        let end = self.config.clock.monotonic() + self.config.backend_list_time;
+        Ok(List::new(
+            revision,
+            self.places.keep(place, list.into_pages().boxed(), end),
+        ))
     }
 
     /// A list of a state in memory.

@@ -211,6 +211,37 @@ fn a_watch_that_is_told_nothing_meets_the_log_all_the_same() {
     assert_eq!(stage.heard(&mut watch), [format!("ADDED d {at}")]);
 }
 
+#[test]
+fn a_reader_that_stops_loses_its_place_among_the_lists_below() {
+    let script = Script::new();
+    script.put("ns", "a", "n");
+    let mut stage = Stage::new(Arc::clone(&script), |config| config.with_backend_lists(1));
+    script.put("ns", "b", "n");
+    // Nobody tells the cache of what is written now, so a state before the first list is below.
+    let earlier = at(ListAt::Exact(revision(100)));
+    let cache = Arc::clone(&stage.cache);
+    let options = earlier.clone();
+    let stopped = stage.run(async move { cache.list(&all(), options).await }).unwrap();
+    let mut waits = stage.begin_list(earlier.clone());
+    stage.pass(Duration::from_secs(4));
+    let refused = waits.outcome().expect("it was answered");
+    assert!(
+        matches!(refused, Err(StorageError::TooManyRequests { .. })),
+        "{refused:?}"
+    );
+    stage.pass(Duration::from_secs(54));
+    let mut waits = stage.begin_list(earlier.clone());
+    assert!(waits.outcome().is_none());
+    stage.pass(Duration::from_secs(3));
+    let list = waits.outcome().expect("it was answered").unwrap();
+    assert_eq!(list.revision, revision(100));
+    let late = stage.run(stopped.collect());
+    let Err(StorageError::TooManyRequests { cause, .. }) = late else {
+        panic!("{late:?}")
+    };
+    assert!(cause.contains("so slowly"), "{cause}");
+}
+
 // covers: storage-cacher/DLG-48, storage-cacher/GATE-12, storage-cacher/WATCH-03
 #[tokio::test]
 async fn without_progress_consistent_reads_go_below() {
