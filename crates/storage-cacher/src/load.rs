@@ -10,6 +10,7 @@ use apiserver_storage_api::time::jitter;
 use apiserver_storage_api::{Entry, ListAt, ListOptions, OnUnreadable, Scope, StorageError};
 use futures::StreamExt;
 
+use crate::core::Listed;
 use crate::feed::{Feed, NotLoaded};
 use crate::status::State;
 
@@ -51,13 +52,15 @@ impl Feed {
             tracing::error!(resource = %shared.info.group_resource(), unreadable, "some stored objects are unreadable");
         }
         let now = self.now();
+        let store_id = store.as_deref().map(Into::into);
+        let listed = Listed::new(revision, store_id, entries, shared.info.indexes(), shared.loaded());
         shared.went_back.store(false, Ordering::Release);
         let effects = {
             let mut core = shared.core.lock();
             if shared.status.is_closed() {
                 return Err(StorageError::Closed.into());
             }
-            core.load(revision, store.as_deref().map(Into::into), entries)
+            core.take_over(listed)
         };
         shared.status.set(State::Ready, now);
         effects.perform();

@@ -1,6 +1,6 @@
 //! The cache's core: a synchronous state machine with one writer. No tasks, no clocks, no I/O.
 //!
-//! It is driven by [`load`](Core::load) (a list of the backend), [`apply`](Core::apply) (everything of one revision),
+//! It is driven by [`take_over`](Core::take_over) (a list of the backend), [`apply`](Core::apply) (everything of one revision),
 //! [`progress`](Core::progress) and [`tick`](Core::tick), and answers with whom to wake ([`Effects`]). What it
 //! guarantees to readers:
 //!
@@ -94,13 +94,64 @@ pub(crate) struct Effects {
     pub(crate) wake: Vec<Arc<Wakers>>,
     /// Number of events that were recorded.
     pub(crate) events: usize,
+    /// What is left of an epoch that is over.
+    gone: Option<Box<Gone>>,
+}
+
+/// The state and the log of an epoch that is over: freed where nobody waits for it, for it may be all objects.
+#[derive(Debug, Default)]
+struct Gone {
+    roots: Vec<Arc<Root>>,
+    groups: Groups,
+    log: Option<Ring>,
+    posted: VecDeque<Box<[usize]>>,
+}
+
+impl Gone {
+    fn free(self) {
+        let Self {
+            roots,
+            groups,
+            log,
+            posted,
+        } = self;
+        drop((roots, groups, log, posted));
+    }
+}
+
+/// A state as listed, made ready to take over.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    root: Root,
+    /// The state at hand, if this is the very same.
+    repeats: Option<Arc<Root>>,
+}
+
+impl Listed {
+    /// Builds the state that a list shows, and compares it with the one at hand.
+    pub(crate) fn new(
+        revision: Revision,
+        store: Option<Arc<str>>,
+        entries: Vec<Entry>,
+        indexes: &[Index],
+        at_hand: Option<Arc<Root>>,
+    ) -> Self {
+        let mut root = Root::load(revision, 0, entries, indexes);
+        root.store = store;
+        let repeats =
+            at_hand.filter(|old| old.revision == revision && old.store == root.store && old.same_objects(&root));
+        Self { root, repeats }
+    }
 }
 
 impl Effects {
-    /// Wakes everybody concerned.
+    /// Wakes everybody concerned, and frees what is left of an epoch that is over. Not under the core's lock.
     pub(crate) fn perform(self) {
         for wakers in self.wake {
             wakers.wake();
+        }
+        if let Some(gone) = self.gone {
+            gone.free();
         }
     }
 }
@@ -176,17 +227,17 @@ impl Core {
         }
     }
 
-    /// The state as listed. Begins a new epoch: the log is empty and starts at `revision`.
-    pub(crate) fn load(&mut self, revision: Revision, store: Option<Arc<str>>, entries: Vec<Entry>) -> Effects {
-        let mut root = Root::load(revision, self.superseded, entries, &self.indexes);
-        root.store = store;
-        let old = self.published.load_full();
+    /// The state as listed ([`Listed`]). Begins a new epoch: the log is empty and starts at the list's revision. What this
+    /// does for each object was done before, and is left to be done by [`Effects::perform`]: others wait meanwhile.
+    pub(crate) fn take_over(&mut self, listed: Listed) -> Effects {
+        let Listed { mut root, repeats } = listed;
+        root.superseded = self.superseded;
+        let revision = root.revision;
+        let old = self.published.swap(Some(Arc::new(root)));
         // Watchers that had seen everything go on only where the list shows the very state that they have seen.
-        let continues = old
-            .filter(|old| old.revision == revision && old.store == root.store && old.same_objects(&root))
-            .map(|old| old.revision);
-        self.publish(root);
-        let effects = self.restart(revision, End::Listed(continues));
+        let is_at_hand = |state: &&Arc<Root>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, state));
+        let continues = repeats.as_ref().filter(is_at_hand).map(|state| state.revision);
+        let effects = self.restart(revision, End::Listed(continues), old);
         self.epoch = Epoch::new(revision);
         effects
     }
@@ -279,6 +330,7 @@ impl Core {
         Effects {
             wake,
             events: record.events.len(),
+            ..Effects::default()
         }
     }
 
@@ -295,15 +347,22 @@ impl Core {
 
     /// Ends all watchers once they have read what there is. Nothing is applied any more.
     pub(crate) fn close(&mut self) -> Effects {
-        self.published.store(None);
+        let old = self.published.swap(None);
         self.epoch.finish(End::Closed);
-        self.wake_all()
+        let roots = old.into_iter().collect();
+        Effects {
+            gone: Some(Box::new(Gone {
+                roots,
+                ..Gone::default()
+            })),
+            ..self.wake_all()
+        }
     }
 
     /// Gives up the state and the log. Watchers that have seen everything end without an error.
     pub(crate) fn unload(&mut self) -> Effects {
-        self.published.store(None);
-        let effects = self.restart(self.base, End::Closed);
+        let old = self.published.swap(None);
+        let effects = self.restart(self.base, End::Closed, old);
         self.epoch = Epoch::new(self.base);
         effects
     }
@@ -313,19 +372,21 @@ impl Core {
         let wake = groups.chain([&self.everything]).map(|own| Arc::clone(&own.wakers));
         Effects {
             wake: wake.collect(),
-            events: 0,
+            ..Effects::default()
         }
     }
 
     /// Ends the epoch: cursors are cut first, so that whoever sees the end knows whether it has seen everything.
-    fn restart(&mut self, base: Revision, end: End) -> Effects {
-        let effects = self.wake_all();
-        self.groups = Groups::default();
-        self.log = Ring::new(base);
-        self.posted.clear();
-        self.checkpoints.clear();
+    fn restart(&mut self, base: Revision, end: End, state: Option<Arc<Root>>) -> Effects {
+        let mut effects = self.wake_all();
+        let kept = self.checkpoints.drain(..).chain(self.rebuilt.drain(..));
+        effects.gone = Some(Box::new(Gone {
+            roots: kept.chain(self.recent.iter().cloned()).chain(state).collect(),
+            groups: std::mem::take(&mut self.groups),
+            log: Some(std::mem::replace(&mut self.log, Ring::new(base))),
+            posted: std::mem::take(&mut self.posted),
+        }));
         self.forget_recent(usize::MAX);
-        self.rebuilt.clear();
         self.since_checkpoint = 0;
         self.share.remove(self.log_bytes);
         self.log_bytes = 0;

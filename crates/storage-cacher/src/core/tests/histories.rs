@@ -205,3 +205,47 @@ fn history_that_is_put_in_front_is_as_good_as_one_that_was_seen() {
     let counts: Vec<usize> = (0..60).filter_map(joined_late).collect();
     assert!(counts.len() > 40 && counts.iter().sum::<usize>() > 500, "{counts:?}");
 }
+
+/// Others wait for the core's lock: what a list makes superfluous is freed behind it, and what it needs is made before.
+#[test]
+fn a_list_frees_nothing_under_the_lock() {
+    let mut world = World::new(3, roomy());
+    for _ in 0..300 {
+        world.write();
+    }
+    let old = Arc::downgrade(&world.published.load_full().unwrap());
+    let logged: Vec<_> = world
+        .core
+        .log
+        .between(revision(1), world.at)
+        .iter()
+        .map(Arc::downgrade)
+        .collect();
+    let kept: Vec<_> = world
+        .core
+        .recent
+        .iter()
+        .chain(&world.core.checkpoints)
+        .map(Arc::downgrade)
+        .collect();
+    assert!(logged.len() > 200 && !kept.is_empty());
+    let listed = Listed::new(
+        world.at.next(),
+        None,
+        Vec::new(),
+        info().indexes(),
+        world.published.load_full(),
+    );
+    let effects = world.core.take_over(listed);
+    assert_eq!(world.published.load_full().unwrap().len(), 0);
+    let alive = logged.iter().filter(|record| record.strong_count() > 0).count();
+    assert_eq!(alive, logged.len(), "records are freed later");
+    assert!(
+        old.strong_count() > 0 && kept.iter().all(|root| root.strong_count() > 0),
+        "states are freed later"
+    );
+    effects.perform();
+    assert_eq!(old.strong_count(), 0);
+    assert!(logged.iter().all(|record| record.strong_count() == 0));
+    assert!(kept.iter().all(|root| root.strong_count() == 0));
+}

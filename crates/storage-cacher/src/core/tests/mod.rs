@@ -23,7 +23,7 @@ use arc_swap::ArcSwapOption;
 
 use super::log::{End, Next};
 use super::root::{Pins, Root, Step};
-use super::{Core, Fault, From, Limits, Subscription};
+use super::{Core, Effects, Fault, From, Limits, Listed, Subscription};
 use crate::budget::HistoryBudget;
 
 type State = BTreeMap<String, Entry>;
@@ -60,6 +60,13 @@ fn predicate(labels: &str, fields: &str) -> SelectionPredicate {
         LabelSelector::parse(labels).unwrap(),
         FieldSelector::parse(fields).unwrap(),
     )
+}
+
+impl Core {
+    fn load(&mut self, at: Revision, store: Option<Arc<str>>, entries: Vec<Entry>) -> Effects {
+        let listed = Listed::new(at, store, entries, &self.indexes, self.published.load_full());
+        self.take_over(listed)
+    }
 }
 
 /// What the backend did: the model that the core is compared with.
