@@ -48,6 +48,8 @@ struct Identity {
     /// Zero until the first answer.
     cluster: u64,
     highest: u64,
+    /// History below it is known to be gone; zero where nothing is known.
+    compacted: u64,
     generation: u64,
 }
 
@@ -280,6 +282,8 @@ impl Cluster {
             *identity = Identity {
                 cluster: header.cluster_id,
                 highest: revision.get(),
+                // What the other store forgot says nothing about this one.
+                compacted: 0,
                 generation: identity.generation + 1,
             };
             drop(identity);
@@ -291,6 +295,27 @@ impl Cluster {
         identity.cluster = header.cluster_id;
         identity.highest = identity.highest.max(revision.get());
         Ok(revision)
+    }
+
+    /// History below this is known to be gone.
+    pub(crate) fn compacted(&self) -> Option<Revision> {
+        Revision::new(self.identity.lock().compacted)
+    }
+
+    /// Where the store is known to be, and how many revisions of it can still be read, as far as that is known.
+    pub(crate) fn kept(&self) -> (u64, u64) {
+        let identity = self.identity.lock();
+        (identity.highest, identity.highest.saturating_sub(identity.compacted))
+    }
+
+    /// The store of that generation says that its history below `revision` is gone; so it has been there. It says nothing
+    /// where it is not the store any more.
+    pub(crate) fn note_compacted(&self, revision: Revision, generation: u64) {
+        let mut identity = self.identity.lock();
+        if identity.generation == generation {
+            identity.compacted = identity.compacted.max(revision.get());
+            identity.highest = identity.highest.max(revision.get());
+        }
     }
 
     /// The cluster's id, and how often the store was another one or went back since this process looks; once anything

@@ -7,7 +7,8 @@
 //!
 //! Where a budget is configured, a burst of writes is not kept for that long: the same key is moved, and what exceeds
 //! the budget goes at once. What others compact is learned from the key, and what is compacted without it (by etcd
-//! itself, or by hand) by trying to read it.
+//! itself, or by hand) by trying to read it. The key is anybody's to write: what it says is believed as far as it can be
+//! true. All of it is about one store, and forgotten when that is another one, or went back.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use futures::{FutureExt, StreamExt, future};
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvError, KvResult, KvWatchItem, WatchRequest};
 
+use crate::cluster::positive;
 use crate::config::EtcdConfig;
 use crate::convert;
 use crate::proto::{Compare, Operation, PutRequest, RangeRequest, TxnRequest};
@@ -35,6 +37,8 @@ struct State {
     time: i64,
     /// Where the store was a cycle ago. Absent: not known yet.
     revision: Option<Revision>,
+    /// Of which store that is.
+    generation: u64,
 }
 
 /// When to compact.
@@ -93,8 +97,7 @@ async fn over_budget(shared: &Shared, budget: Option<NonZeroU64>) -> Revision {
     };
     loop {
         shared.cluster.clock().sleep(BUDGET_LOOK).await;
-        let highest = shared.cluster.mark().highest;
-        let kept = highest.saturating_sub(shared.compacted().map_or(0, Revision::get));
+        let (highest, kept) = shared.cluster.kept();
         // A tenth more, so that steady writing does not compact each time.
         if kept > budget.saturating_add(budget / 10)
             && let Some(target) = Revision::new(highest - budget)
@@ -106,6 +109,13 @@ async fn over_budget(shared: &Shared, budget: Option<NonZeroU64>) -> Revision {
 
 /// Tries to win a cycle, and compacts at the target if it did.
 async fn cycle(shared: &Shared, state: State, target: Option<Revision>) -> KvResult<State> {
+    let generation = shared.cluster.mark().generation;
+    let (state, target) = if state.generation == generation {
+        (state, target)
+    } else {
+        // Where another store was a cycle ago is no place in this one: time begins again.
+        (State::default(), None)
+    };
     let written = target.map_or(0, Revision::get);
     let key = || Bytes::from_static(KEY.as_bytes());
     let put = Operation::Put(PutRequest {
@@ -126,12 +136,14 @@ async fn cycle(shared: &Shared, state: State, target: Option<Revision>) -> KvRes
             return Ok(State {
                 time,
                 revision: Some(now),
+                generation,
             });
         };
-        learn(shared, &stored.value);
+        learn(shared, &stored.value, positive(stored.mod_revision)?, generation);
         return Ok(State {
             time: stored.version,
             revision: Some(now),
+            generation,
         });
     }
     if let Some(revision) = target {
@@ -147,6 +159,7 @@ async fn cycle(shared: &Shared, state: State, target: Option<Revision>) -> KvRes
     Ok(State {
         time: state.time + 1,
         revision: Some(now),
+        generation,
     })
 }
 
@@ -168,9 +181,10 @@ pub(crate) async fn observe(shared: Arc<Shared>) {
 }
 
 async fn follow(shared: &Arc<Shared>) -> KvResult<()> {
+    let generation = shared.cluster.mark().generation;
     let (stored, revision) = shared.get(KEY, None).await?;
     if let Some(stored) = stored {
-        learn(shared, &stored.value);
+        learn(shared, &stored.value, stored.revision, generation);
     }
     let request = WatchRequest {
         key: KEY.to_owned(),
@@ -180,9 +194,13 @@ async fn follow(shared: &Arc<Shared>) -> KvResult<()> {
     };
     let mut watch = watch::open(Arc::clone(shared), request).await?;
     while let Some(item) = watch.items.next().await {
-        if let KvWatchItem::Batch { events, .. } = item? {
+        let item = item?;
+        if shared.cluster.mark().generation != generation {
+            return Err(KvError::Reset);
+        }
+        if let KvWatchItem::Batch { events, .. } = item {
             let written = events.iter().filter_map(|event| event.current.as_ref());
-            written.for_each(|pair| learn(shared, &pair.value));
+            written.for_each(|pair| learn(shared, &pair.value, pair.revision, generation));
         }
     }
     Ok(())
@@ -213,6 +231,7 @@ pub(crate) async fn notice(shared: Arc<Shared>) {
 /// Finds the oldest revision that can be read. Costs one small read when that is the one that is known, else one for
 /// each halving of what lies between it and now.
 async fn find_end(shared: &Shared) -> KvResult<()> {
+    let generation = shared.cluster.mark().generation;
     let known = shared.compacted().unwrap_or(Revision::MIN);
     if readable(shared, known).await? {
         return Ok(());
@@ -226,7 +245,7 @@ async fn find_end(shared: &Shared) -> KvResult<()> {
         }
     }
     if let Some(end) = Revision::new(there) {
-        shared.note_compacted(end);
+        shared.cluster.note_compacted(end, generation);
         tracing::info!(revision = %end, "etcd was compacted by somebody who does not say so in the key");
     }
     Ok(())
@@ -240,10 +259,15 @@ async fn readable(shared: &Shared, at: Revision) -> KvResult<bool> {
     }
 }
 
-/// Takes the revision out of the key. What is no number says nothing.
-fn learn(shared: &Shared, value: &[u8]) {
+/// Takes the revision out of the key as it was written at `written`. What is no number says nothing, and neither does one
+/// that the store had not reached by then.
+fn learn(shared: &Shared, value: &[u8], written: Revision, generation: u64) {
     let revision = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-    if let Some(revision) = revision.and_then(Revision::new) {
-        shared.note_compacted(revision);
+    match revision.and_then(Revision::new) {
+        Some(revision) if revision < written => shared.cluster.note_compacted(revision, generation),
+        Some(revision) => {
+            tracing::debug!(%revision, %written, "the etcd compaction key names a revision of the future");
+        }
+        None => {}
     }
 }

@@ -195,18 +195,19 @@ impl Shared {
                 Ok(Ranged::Fits(answer, revision))
             }
             Ok(Fitting::TooLarge(found)) => Ok(Ranged::TooLarge(found)),
-            Err(error) => Err(self.range_error(error, at).await),
+            Err(error) => Err(self.range_error(error, at, mark.generation).await),
         }
     }
 
     /// What the error of a read at a revision says, as far as the answer does not say it itself.
-    async fn range_error(&self, error: KvError, at: Option<Revision>) -> KvError {
+    async fn range_error(&self, error: KvError, at: Option<Revision>, generation: u64) -> KvError {
         match error {
             KvError::Future { .. } => self.future().await,
             // What is asked for is gone, so everything below the revision after it is.
-            KvError::Compacted { .. } => self.learned(KvError::Compacted {
-                compacted: at.map(Revision::next),
-            }),
+            KvError::Compacted { .. } => {
+                let compacted = at.map(Revision::next);
+                self.learned(KvError::Compacted { compacted }, generation)
+            }
             other => other,
         }
     }

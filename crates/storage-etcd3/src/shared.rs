@@ -1,7 +1,5 @@
 //! What the handle, its watches and its tasks have in common.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -23,7 +21,6 @@ pub(crate) struct Shared {
     /// Counts the requests for progress; watches wake on it.
     pub(crate) progress_asked: watch::Sender<u64>,
     health: Mutex<Result<(), String>>,
-    compacted: AtomicU64,
 }
 
 impl Shared {
@@ -36,7 +33,6 @@ impl Shared {
             streams: Streams::default(),
             progress_asked: watch::Sender::new(0),
             health: Mutex::new(Err("etcd client connection not yet established".to_owned())),
-            compacted: AtomicU64::new(0),
         }
     }
 
@@ -68,20 +64,15 @@ impl Shared {
 
     /// History below this is known to be gone.
     pub(crate) fn compacted(&self) -> Option<Revision> {
-        Revision::new(self.compacted.load(Ordering::Relaxed))
+        self.cluster.compacted()
     }
 
-    /// History below `revision` is gone.
-    pub(crate) fn note_compacted(&self, revision: Revision) {
-        self.compacted.fetch_max(revision.get(), Ordering::Relaxed);
-    }
-
-    /// Takes what an error says about compaction, and says in it what is known.
-    pub(crate) fn learned(&self, error: KvError) -> KvError {
+    /// Takes what an error of the store of that generation says about compaction, and says in it what is known.
+    pub(crate) fn learned(&self, error: KvError, generation: u64) -> KvError {
         match error {
             KvError::Compacted { compacted } => {
                 if let Some(revision) = compacted {
-                    self.note_compacted(revision);
+                    self.cluster.note_compacted(revision, generation);
                 }
                 KvError::Compacted {
                     compacted: self.compacted(),

@@ -126,6 +126,7 @@ impl Shared {
             let current = self.now().await?;
             return Err(KvError::Future { current });
         };
+        let generation = self.cluster.mark().generation;
         // Compacting twice is compacting once, so a lost answer is no harm.
         let compact = self
             .cluster
@@ -143,7 +144,7 @@ impl Shared {
             }
             Err(error) => return Err(error),
         }
-        self.note_compacted(revision);
+        self.cluster.note_compacted(revision, generation);
         Ok(())
     }
 

@@ -133,14 +133,17 @@ async fn what_others_compact_is_known_without_compacting() {
     assert!(first.compacted_revision().is_some());
     assert!(!other.coordination_put(KEY, "text".into(), 0).await.expect("answered"));
     assert!(other.coordination_put(KEY, "text".into(), 3).await.expect("answered"));
-    // What is no number changes nothing and stops nobody.
-    let fourth = other.coordination_put(KEY, "1000000".into(), 4).await;
-    assert!(fourth.expect("answered"));
-    until(
-        || other.compacted_revision() == Revision::new(1_000_000),
-        "the key is still watched",
-    )
-    .await;
+    // What is no number changes nothing and stops nobody, and neither does one that the store is far from.
+    let far = other.coordination_put(KEY, "1000000".into(), 4).await;
+    assert!(far.expect("answered"));
+    let late = etcd.connect().await;
+    let now = other.now().await.expect("now");
+    let here = other.coordination_put(KEY, now.to_string().into(), 5).await;
+    assert!(here.expect("answered"));
+    for kv in [&first, &other, &late] {
+        until(|| kv.compacted_revision() >= Some(now), "the key is still watched").await;
+        assert_eq!(kv.compacted_revision(), Some(now));
+    }
 }
 
 // covers: storage-etcd3/COMPACT-08, storage-etcd3/COMPACT-14
@@ -286,6 +289,20 @@ async fn a_burst_of_writes_is_kept_within_the_budget() {
         Some(1),
         "not for a few more"
     );
+    // A number in the key that is no place in this store costs one cycle, as any other writer of the key does.
+    assert!(kv.coordination_put(KEY, "1000000".into(), 1).await.expect("answered"));
+    last = kv
+        .get("/registry/a", None)
+        .await
+        .expect("read")
+        .0
+        .expect("there")
+        .revision;
+    last = write(last, 200).await;
+    clock.pass(look).await;
+    assert_eq!(kv.compacted_revision(), kept, "lost");
+    clock.pass(look).await;
+    assert_eq!(kv.compacted_revision(), Revision::new(last.get() - 100));
 }
 
 // covers: storage-etcd3/COMPACT-16

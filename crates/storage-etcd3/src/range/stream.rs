@@ -143,7 +143,7 @@ impl Shared {
                 return Err(KvError::Closed);
             }
             let (index, member) = cluster.current();
-            let had = reading.pairs.len();
+            let (had, generation) = (reading.pairs.len(), cluster.mark().generation);
             let broken = if self.streams.offered(index, cluster.clock().monotonic()) {
                 match self.stream_of(member, &mut reading).await {
                     Ok((end, revision)) => return Ok(Some(whole(reading, had, &end, revision))),
@@ -172,7 +172,9 @@ impl Shared {
                     cluster.rotate(index);
                     retry.pause(cause).await?;
                 }
-                Broken::By(Failure::Answer(error)) => return Err(self.range_error(error, reading.left.at).await),
+                Broken::By(Failure::Answer(error)) => {
+                    return Err(self.range_error(error, reading.left.at, generation).await);
+                }
             }
         }
     }

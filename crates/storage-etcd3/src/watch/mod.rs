@@ -61,13 +61,13 @@ pub(crate) async fn open(shared: Arc<Shared>, request: WatchRequest) -> KvResult
                 cluster.rotate(member);
                 retry.pause(cause).await?;
             }
-            Err((_, Failure::Answer(error))) => return Err(shared.learned(error)),
+            Err((_, Failure::Answer(error))) => return Err(shared.learned(error, generation)),
         }
     };
     let revision = now.map_or(open.revision, |now| now.max(open.revision));
     if from <= open.revision {
         // Whether that start is compacted, the server says late, and only if nothing else is to be said.
-        shared.still_readable(&request.key, from).await?;
+        shared.still_readable(&request.key, from, generation).await?;
     }
     tracing::debug!(key = request.key, %from, server = cluster.members()[open.member].server, "etcd watch opened");
     let live = Live {
@@ -90,7 +90,7 @@ pub(crate) async fn open(shared: Arc<Shared>, request: WatchRequest) -> KvResult
 
 impl Shared {
     /// Fails if the state at a revision is gone.
-    async fn still_readable(&self, key: &str, at: Revision) -> KvResult<()> {
+    async fn still_readable(&self, key: &str, at: Revision, generation: u64) -> KvResult<()> {
         let Some(at) = convert::signed(at) else {
             return Ok(());
         };
@@ -101,9 +101,10 @@ impl Shared {
             ..RangeRequest::default()
         };
         match self.cluster.range(&request).await {
-            Err(KvError::Compacted { .. }) => Err(self.learned(KvError::Compacted {
-                compacted: u64::try_from(at).ok().and_then(Revision::new).map(Revision::next),
-            })),
+            Err(KvError::Compacted { .. }) => {
+                let compacted = u64::try_from(at).ok().and_then(Revision::new).map(Revision::next);
+                Err(self.learned(KvError::Compacted { compacted }, generation))
+            }
             // The watch is open; whatever else is wrong, it will say so itself.
             _ => Ok(()),
         }
@@ -233,7 +234,7 @@ impl Live {
                 Failure::Answer(KvError::Compacted {
                     compacted: Some(compacted),
                 }) if compacted <= self.batches.next() => self.broken("opened too early".into()),
-                Failure::Answer(error) => Err(self.shared.learned(error)),
+                Failure::Answer(error) => Err(self.shared.learned(error, self.generation)),
                 Failure::Lost(cause) | Failure::NotSent(cause) => self.lost(cause),
             };
         }
@@ -287,7 +288,7 @@ impl Live {
                         cluster.rotate(member);
                         retry.pause(cause).await?;
                     }
-                    Err((_, Failure::Answer(error))) => return Err(shared.learned(error)),
+                    Err((_, Failure::Answer(error))) => return Err(shared.learned(error, self.generation)),
                 }
             }
         };
