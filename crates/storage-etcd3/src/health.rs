@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{self, Either};
+use tokio::task::JoinSet;
 use tonic::Status;
 
 use apiserver_storage_api::time::random_below;
@@ -52,13 +53,10 @@ pub(crate) async fn probe(shared: &Shared) {
             Either::Left((Some(answer), _)) => Some(answer),
             Either::Left((None, finding)) => {
                 shared.set_health(Err(NO_ANSWER.to_owned()));
-                act(shared, index, finding.await);
+                act(shared, index, finding.await).await;
                 return;
             }
-            Either::Right((finding, rest)) => {
-                act(shared, index, finding);
-                rest.await
-            }
+            Either::Right((finding, rest)) => future::join(act(shared, index, finding), rest).await.1,
         };
     }
     shared.set_health(match result {
@@ -72,18 +70,19 @@ const NO_ANSWER: &str = "error getting data from etcd: context deadline exceeded
 
 /// What a look at a member that owes an answer says.
 enum Finding {
-    /// It answers on a new connection.
-    Answers(Arc<Rpc>),
+    /// It answers on a new connection; the others were asked when that was begun.
+    Answers(Arc<Rpc>, JoinSet<()>),
     /// It does not, but its process lives: it has no leader, or too much to do.
     Lives,
     /// Nothing came from it at all.
     Dead,
 }
 
-/// Asks a member over a new connection.
+/// Asks a member over a new connection, and over those that are there.
 async fn examine(shared: &Shared, member: &Member) -> Finding {
     let cluster = &shared.cluster;
     member.lines.mark();
+    let asked = member.ask_all();
     let attempt = async {
         let rpc = member.fresh_rpc().await?;
         let request = RangeRequest {
@@ -95,20 +94,25 @@ async fn examine(shared: &Shared, member: &Member) -> Finding {
         Ok::<_, Status>(rpc)
     };
     match cluster.within(cluster.config.health_timeout, attempt).await {
-        Some(Ok(rpc)) => Finding::Answers(rpc),
+        Some(Ok(rpc)) => Finding::Answers(rpc, asked),
         _ if member.lines.silent() => Finding::Dead,
         _ => Finding::Lives,
     }
 }
 
 /// Ends what waits in vain, and spares later calls finding out one by one.
-fn act(shared: &Shared, index: usize, finding: Finding) {
-    let member = &shared.cluster.members()[index];
+async fn act(shared: &Shared, index: usize, finding: Finding) {
+    let cluster = &shared.cluster;
+    let member = &cluster.members()[index];
     let server = &member.server;
     match finding {
-        Finding::Answers(rpc) => {
+        Finding::Answers(rpc, mut asked) => {
             tracing::warn!(server, "etcd is slow, or a connection dead: took a new one");
             member.adopt(rpc);
+            // Silence alone is no sign: most connections of watches are idle. They have had the time that the new one
+            // took, and get some more.
+            let answered = async { while asked.join_next().await.is_some() {} };
+            cluster.within(cluster.patience(), answered).await;
             member.lines.cut_silent();
             return;
         }
@@ -118,7 +122,7 @@ fn act(shared: &Shared, index: usize, finding: Finding) {
             member.lines.cut_all();
         }
     }
-    shared.cluster.rotate(index);
+    cluster.rotate(index);
 }
 
 /// How often a member is asked for its version although nothing happened to it: one that nobody calls may have been

@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use etcd_client::{Channel, Client, ConnectOptions, WatchClient};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
-use tonic::Status;
+use tokio::task::JoinSet;
 use tonic::transport::{Channel as TonicChannel, Endpoint};
+use tonic::{Code, Status};
 
 use crate::config::{Credentials, EtcdConfig, EtcdConfigError};
 use crate::connect::{Connector, Lines};
+use crate::metered::Method;
 use crate::rpc::Rpc;
 
 /// Bytes that a watch may have on their way before its reader takes them.
@@ -38,6 +40,8 @@ pub(crate) struct Member {
     pub(crate) lines: Arc<Lines>,
     credentials: Option<Credentials>,
     unary: Mutex<Arc<OnceCell<Arc<Rpc>>>>,
+    /// Those that were replaced, while calls go on over them.
+    replaced: Mutex<Vec<Weak<Rpc>>>,
     links: Mutex<Vec<Weak<Link>>>,
     trust: AtomicU8,
     /// The server was away, and may have come back as another version.
@@ -108,6 +112,7 @@ impl Member {
             lines,
             credentials: config.credentials.clone(),
             unary: Mutex::default(),
+            replaced: Mutex::default(),
             links: Mutex::new(Vec::new()),
             trust: AtomicU8::new(Trust::Unknown as u8),
             recheck: AtomicBool::new(true),
@@ -128,7 +133,37 @@ impl Member {
 
     /// Calls that come later use this connection.
     pub(crate) fn adopt(&self, rpc: Arc<Rpc>) {
-        *self.unary.lock() = Arc::new(OnceCell::new_with(Some(rpc)));
+        let adopted = Arc::new(OnceCell::new_with(Some(rpc)));
+        let replaced = std::mem::replace(&mut *self.unary.lock(), adopted);
+        let mut all = self.replaced.lock();
+        all.retain(|rpc| rpc.strong_count() > 0);
+        all.extend(replaced.get().map(Arc::downgrade));
+    }
+
+    /// Asks something small over each connection, so that one that lives has something to say.
+    pub(crate) fn ask_all(&self) -> JoinSet<()> {
+        let mut asked = JoinSet::new();
+        let current = self.unary.lock().get().cloned();
+        let replaced: Vec<_> = self.replaced.lock().iter().filter_map(Weak::upgrade).collect();
+        for rpc in current.into_iter().chain(replaced) {
+            asked.spawn(async move {
+                // Whatever it says, it says something.
+                let _ = Method::Status.counted(rpc.status()).await;
+            });
+        }
+        let links: Vec<_> = self.links.lock().iter().filter_map(Weak::upgrade).collect();
+        for link in links {
+            // Not the link itself: who holds that has a watch on it.
+            let mut client = link.client.clone();
+            asked.spawn(async move {
+                let mut attempt = Method::Status.started();
+                match client.status().await {
+                    Ok(_) => attempt.ended(Code::Ok),
+                    Err(error) => attempt.failed(&error),
+                }
+            });
+        }
+        asked
     }
 
     /// A connection with room for a watch.
