@@ -16,6 +16,7 @@ use crate::normalizer::{Malformed, Normalized};
 use crate::object::{Encoded, Object};
 use crate::resource::ResourceInfo;
 use crate::revision::Revision;
+use crate::shape::Slot;
 
 /// One object as stored at one revision: readable, or named as unreadable. Cloning shares it.
 ///
@@ -142,6 +143,17 @@ impl Attributes {
             "metadata.name" => Some(&self.name),
             "metadata.namespace" => Some(&self.namespace),
             _ => self.fields.get(label),
+        }
+    }
+
+    /// A text by its place.
+    pub(crate) fn slot(&mut self, slot: Slot) -> Option<&mut Text> {
+        match slot {
+            Slot::Name => Some(&mut self.name),
+            Slot::Namespace => Some(&mut self.namespace),
+            Slot::Uid => Some(&mut self.uid),
+            Slot::Label(at) => self.labels.0.get_mut(at).map(|(_, value)| value),
+            Slot::Field(at) => self.fields.0.get_mut(at).map(|(_, value)| value),
         }
     }
 }

@@ -23,6 +23,7 @@ mod normalizer;
 mod object;
 mod plain;
 mod scan;
+mod shape;
 
 mod continue_token;
 mod list;
@@ -58,6 +59,7 @@ pub use self::preconditions::Preconditions;
 pub use self::resource::{GroupVersionKind, Index, ResourceInfo, ResourceScope, SelectableField};
 pub use self::revision::{HighWaterMark, Revision};
 pub use self::scan::Guide;
+pub use self::shape::{Learned, Seen, Shape, ShapeEdit, Shapes, Slot, TextKind};
 pub use self::selector::{FieldSelector, LabelSelector, SelectionPredicate, SelectorError};
 pub use self::storage::{Change, Check, NoCheck, NotReady, Stats, Storage, StorageExt, Ttl, Update};
 pub use self::typed::{Typed, TypedList};

@@ -5,8 +5,10 @@
 //! says why the value cannot be read. It never guesses: a value of another kind or without structure is
 //! [`Malformed`]. The other way it makes the canonical stored form, Go's bytes.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -16,7 +18,8 @@ use crate::entry::{Attributes, Fields, Labels};
 use crate::object::Encoded;
 use crate::resource::{GroupVersionKind, SelectableField};
 use crate::revision::Revision;
-use crate::scan::{Anything, Guide, Scanned, scan};
+use crate::scan::{AnyText, Anything, Guide, Scanned, learn, scan};
+use crate::shape::{Seen, Shapes};
 
 /// Reads and writes the stored values of one kind. Pure and cheap to share; called on every read of the backend.
 pub trait Normalizer: fmt::Debug + Send + Sync + 'static {
@@ -101,12 +104,21 @@ pub struct Malformed(pub String);
 #[derive(Debug, Clone)]
 pub struct JsonNormalizer {
     gvk: GroupVersionKind,
+    /// No other normalizer has it, unless it is a clone of this one.
+    id: u64,
+}
+
+thread_local! {
+    /// The last shapes of kinds, by their normalizers.
+    static SHAPES: RefCell<Shapes<u64, AnyText>> = RefCell::default();
 }
 
 impl JsonNormalizer {
     /// For objects of this kind.
     pub fn new(gvk: GroupVersionKind) -> Self {
-        Self { gvk }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { gvk, id }
     }
 
     /// Reads a document that is in canonical form and in the kind's own version; `None` for any other.
@@ -124,6 +136,21 @@ impl JsonNormalizer {
     /// The served form of a value in canonical form; `None` for any other.
     pub(crate) fn verify(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Option<Normalized> {
         self.verify_guided(stored, revision, fields, Anything)
+    }
+
+    /// As [`verify`](Self::verify), at less cost for a value like the last one.
+    fn compare(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Option<Normalized> {
+        let seen = SHAPES.with_borrow_mut(|shapes| shapes.serve(self.id, stored, revision, fields));
+        match seen {
+            Seen::Served(normalized) => Some(normalized),
+            Seen::Ignored => self.verify(stored, revision, fields),
+            Seen::Strange => {
+                let verified = self.verify(stored, revision, fields);
+                let shape = verified.as_ref().and_then(|_| learn(stored, fields));
+                SHAPES.with_borrow_mut(|shapes| shapes.keep(self.id, fields, shape));
+                verified
+            }
+        }
     }
 
     /// The served form of a value that is in canonical form and as a guide wants it; `None` for any other, which has to be
@@ -224,7 +251,7 @@ impl Normalizer for JsonNormalizer {
         revision: Revision,
         fields: &[SelectableField],
     ) -> Result<Normalized, Malformed> {
-        match self.verify(stored, revision, fields) {
+        match self.compare(stored, revision, fields) {
             Some(normalized) => Ok(normalized),
             None => self.rewrite(stored, revision, fields),
         }

@@ -16,6 +16,7 @@ use crate::codec::json;
 use crate::entry::{Attributes, Fields, Labels, Text};
 use crate::plain::{Specials, canonical_escape};
 use crate::resource::SelectableField;
+use crate::shape::{Learned, Shape, ShapeEdit, Slot, TextKind};
 
 /// Documents that are deeper are left to the decoder, which has the say in how deep is too deep.
 const DEPTH: usize = 100;
@@ -25,6 +26,9 @@ const INTEGER_DIGITS: usize = 18;
 const FIELDS: usize = 32;
 /// Labels that are noted without an allocation. Most objects have fewer.
 const LABELS: usize = 12;
+
+/// The begin of the member that holds the revision.
+const REVISION: &[u8] = b"\"resourceVersion\":\"";
 
 /// What a document in canonical form says, and where.
 #[derive(Debug)]
@@ -55,7 +59,6 @@ enum Place {
 impl Scanned<'_> {
     /// The document with another resourceVersion, and where that stands.
     pub(crate) fn with_revision(&self, document: &[u8], digits: &[u8]) -> Option<(Vec<u8>, Range<usize>)> {
-        const NAME: &[u8] = b"\"resourceVersion\":\"";
         let (before, lead, tail, behind): (usize, &[u8], &[u8], usize) = match &self.revision {
             Place::Found { value, .. } => (value.start, b"", b"", value.end),
             Place::Missing {
@@ -70,7 +73,7 @@ impl Scanned<'_> {
             ),
         };
         let is_missing = matches!(self.revision, Place::Missing { .. });
-        let name = if is_missing { NAME } else { b"" };
+        let name = if is_missing { REVISION } else { b"" };
         let length = self.end - (behind - before) + lead.len() + name.len() + digits.len() + tail.len();
         let mut json = Vec::with_capacity(length);
         json.extend_from_slice(document.get(..before)?);
@@ -149,24 +152,8 @@ impl Guide for Anything {
 
 /// Reads a document; `None` when it is not in canonical form, or has something that wants a closer look.
 pub(crate) fn scan<'a>(document: &'a [u8], fields: &[SelectableField], guide: impl Guide) -> Option<Scanned<'a>> {
-    // What is looked for below metadata is found by others.
-    let odd = |field: &SelectableField| field.path.first().is_none_or(|name| name == "metadata");
-    if fields.len() > FIELDS || fields.iter().any(odd) {
-        return None;
-    }
-    let newline = document.last() == Some(&b'\n');
-    let body = document.get(..document.len() - usize::from(newline))?;
-    // Places are noted in half the bytes.
-    u32::try_from(body.len()).ok()?;
-    let mut scanner = Scanner {
-        bytes: body,
-        at: 0,
-        specials: Specials::default(),
-        is_ascii: true,
-        has_escaped_keys: false,
-        fields,
-        found: [Span::default(); FIELDS],
-    };
+    let (mut scanner, newline) = Scanner::new(document, fields)?;
+    let body = scanner.bytes;
     let head = scanner.document(guide)?;
     if scanner.at != body.len() || !scanner.is_ascii && !is_unescaped_text(body) {
         return None;
@@ -181,6 +168,77 @@ pub(crate) fn scan<'a>(document: &'a [u8], fields: &[SelectableField], guide: im
         attributes,
         revision: metadata.revision?,
     })
+}
+
+/// The shape of a document that was scanned as stored, for any other with the same keys and numbers.
+#[cold]
+pub(crate) fn learn(document: &[u8], fields: &[SelectableField]) -> Option<Shape<AnyText>> {
+    let (mut scanner, _) = Scanner::new(document, fields)?;
+    let head = scanner.document(Anything)?;
+    let metadata = head.metadata?;
+    let mut edit = ShapeEdit::default();
+    match &metadata.revision {
+        Some(Place::Missing {
+            at,
+            comma_before,
+            comma_behind,
+        }) => {
+            edit.gone = *at..*at;
+            edit.text = if *comma_before { b",".to_vec() } else { Vec::new() };
+            edit.text.extend_from_slice(REVISION);
+            edit.behind_revision = Some(if *comma_behind { b"\",".to_vec() } else { b"\"".to_vec() });
+        }
+        _ => return None,
+    }
+    let mut extracted = vec![
+        (Slot::Name, metadata.name),
+        (Slot::Namespace, metadata.namespace),
+        (Slot::Uid, metadata.uid),
+    ];
+    let labels = metadata.labels.iter().enumerate();
+    extracted.extend(labels.map(|(at, (_, value))| (Slot::Label(at), value)));
+    let found = scanner.found.iter().take(fields.len()).enumerate();
+    extracted.extend(found.map(|(at, found)| (Slot::Field(at), *found)));
+    Shape::learn(Learned {
+        document,
+        end: scanner.bytes.len(),
+        free: texts(document, &[head.api_version, head.kind])?,
+        attributes: scanner.attributes(&metadata)?,
+        extracted: extracted.into_iter().map(|(slot, at)| (slot, at.range())).collect(),
+        edits: vec![edit],
+    })
+}
+
+/// Any text is as good as another one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AnyText;
+
+impl TextKind for AnyText {
+    fn accepts(self, _: &[u8]) -> bool {
+        true
+    }
+}
+
+/// The strings of a canonical document that are values, but for those with these texts.
+fn texts(document: &[u8], but: &[&[u8]]) -> Option<Vec<(Range<usize>, AnyText)>> {
+    let (mut texts, mut at) = (Vec::new(), 0);
+    while let Some(next) = document.get(at..)?.iter().position(|byte| *byte == b'"') {
+        let start = at + next + 1;
+        let mut end = start;
+        loop {
+            match *document.get(end)? {
+                b'"' => break,
+                b'\\' => end += 2,
+                _ => end += 1,
+            }
+        }
+        let is_key = document.get(end + 1) == Some(&b':');
+        if !is_key && !but.contains(&document.get(start..end)?) {
+            texts.push((start..end, AnyText));
+        }
+        at = end + 1;
+    }
+    Some(texts)
 }
 
 /// Whether bytes are UTF-8 without the two characters above ASCII that Go escapes.
@@ -284,7 +342,30 @@ struct Scanner<'a, 'f> {
     found: [Span; FIELDS],
 }
 
-impl<'a> Scanner<'a, '_> {
+impl<'a, 'f> Scanner<'a, 'f> {
+    /// At the begin of a document, and whether a newline is behind that.
+    fn new(document: &'a [u8], fields: &'f [SelectableField]) -> Option<(Self, bool)> {
+        // What is looked for below metadata is found by others.
+        let odd = |field: &SelectableField| field.path.first().is_none_or(|name| name == "metadata");
+        if fields.len() > FIELDS || fields.iter().any(odd) {
+            return None;
+        }
+        let newline = document.last() == Some(&b'\n');
+        let body = document.get(..document.len() - usize::from(newline))?;
+        // Places are noted in half the bytes.
+        u32::try_from(body.len()).ok()?;
+        let scanner = Self {
+            bytes: body,
+            at: 0,
+            specials: Specials::default(),
+            is_ascii: true,
+            has_escaped_keys: false,
+            fields,
+            found: [Span::default(); FIELDS],
+        };
+        Some((scanner, newline))
+    }
+
     fn document<G: Guide>(&mut self, guide: G) -> Option<Head<'a>> {
         let (mut head, mut members) = (Head::default(), Members::default());
         let all = (0..self.fields.len()).fold(0, |all, field| all | 1 << field);
@@ -863,7 +944,9 @@ mod tests {
     use crate::resource::{GroupVersionKind, SelectableField};
     use crate::revision::Revision;
 
-    use super::{Anything, scan};
+    use crate::shape::{Seen, Shape, Shapes};
+
+    use super::{AnyText, Anything, learn, scan};
 
     const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"annotations":{"a":"\u003cb\u003e \"q\" \\ \n\u0001é","b":""},"deletionTimestamp":null,"finalizers":[],"generation":7,"labels":{"app":"x","tier":"y"},"managedFields":[{"fieldsV1":{"f:a":{},"k:{\"type\":\"Ready\"}":{".":{},"\u003cé":1}}}],"name":"p","namespace":"ns","uid":"u-1"},"spec":{"containers":[{"args":["-v",[],{}],"cpu":0.5,"image":"i"},{"n":-1.25}],"deep":{"er":{"field":true}},"nodeName":"n1","priority":1000},"status":{"phase":null}}"#;
 
@@ -997,6 +1080,90 @@ mod tests {
         assert_eq!(same(document.as_bytes(), &fields()), is_canonical, "{document}");
     }
 
+    /// Whether a document is of the shape of another one; read so, it comes to the same as decoded.
+    #[track_caller]
+    fn is_alike(shape: &Shape<AnyText>, document: &[u8], fields: &[SelectableField]) -> bool {
+        let revision = Revision::new(12_345).unwrap();
+        let shown = String::from_utf8_lossy(document);
+        let Some(short) = shape.serve(document, revision, &mut Vec::new()) else {
+            return false;
+        };
+        let normalizer = JsonNormalizer::new(GroupVersionKind::new("", "v1", "Pod"));
+        let long = normalizer.rewrite(document, revision, fields);
+        let long = long.unwrap_or_else(|error| panic!("{error}: {shown}"));
+        assert_eq!(short.json, long.json, "{shown}");
+        assert_eq!(short.resource_version, long.resource_version, "{shown}");
+        assert_eq!(short.attributes, long.attributes, "{shown}");
+        assert_eq!(short.media_type, long.media_type);
+        true
+    }
+
+    #[test]
+    fn documents_that_are_alike_are_read_by_what_they_have_in_common() {
+        let fields = fields();
+        for (first, second, want) in [
+            ("\"name\":\"p\"", "\"name\":\"another\"", true),
+            ("\"name\":\"p\"", "\"name\":\"\"", true),
+            ("\"name\":\"p\"", "\"name\":\"ö\"", true),
+            ("\"app\":\"x\"", "\"app\":\"a text that does not lie in place\"", true),
+            ("\"nodeName\":\"n1\"", "\"nodeName\":\"\"", true),
+            ("\"image\":\"i\"", r#""image":"\"\u003c é 日本""#, true),
+            (
+                "\"uid\":\"u-1\"",
+                "\"uid\":\"0f4c2b6e-5d0a-4a53-9d0c-6f3b1c2a7e11\"",
+                true,
+            ),
+            // What is extracted is not unescaped here.
+            ("\"name\":\"p\"", r#""name":"\"""#, false),
+            ("\"name\":\"p\"", "\"name\":null", false),
+            ("\"kind\":\"Pod\"", "\"kind\":\"Pot\"", false),
+            ("\"app\"", "\"apq\"", false),
+            ("1000", "1001", false),
+            ("\"image\":\"i\"", "\"image\":\"<\"", false),
+            ("\"image\":\"i\"", "\"image\":\"\\/\"", false),
+            ("\"image\":\"i\"", "\"image\":\"\u{2028}\"", false),
+            ("\"image\":\"i\"", "\"image\":\"i\" ", false),
+        ] {
+            for end in ["", "\n"] {
+                let (learned, other) = (format!("{POD}{end}"), format!("{}{end}", POD.replace(first, second)));
+                let shape = learn(learned.as_bytes(), &fields).expect("a shape");
+                assert!(is_alike(&shape, learned.as_bytes(), &fields));
+                assert_eq!(is_alike(&shape, other.as_bytes(), &fields), want, "{other}");
+                // Those of another kind, and other fields of this one, have nothing to do with it.
+                let mut shapes = Shapes::default();
+                shapes.keep(0_u8, &fields, Some(shape));
+                for (id, fields, want) in [(0, &*fields, true), (1, &*fields, false), (0, &[], false)] {
+                    let seen = shapes.serve(id, learned.as_bytes(), Revision::MIN, fields);
+                    assert_eq!(matches!(seen, Seen::Served(_)), want, "{id}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn documents_that_differ_are_compared_ever_more_rarely() {
+        let mut shapes = Shapes::default();
+        shapes.keep(0_u8, &[], learn(POD.as_bytes(), &[]));
+        let mut compared = 0;
+        for number in 0..1000 {
+            let other = POD.replace("1000", &format!("2{number:03}"));
+            if matches!(shapes.serve(0, other.as_bytes(), Revision::MIN, &[]), Seen::Strange) {
+                compared += 1;
+                shapes.keep(0, &[], learn(other.as_bytes(), &[]));
+            }
+        }
+        assert!((15..40).contains(&compared), "{compared}");
+        // Once they are alike again, all are compared.
+        let alike = (0..200).filter(|_| {
+            let seen = shapes.serve(0, POD.as_bytes(), Revision::MIN, &[]);
+            if matches!(seen, Seen::Strange) {
+                shapes.keep(0, &[], learn(POD.as_bytes(), &[]));
+            }
+            matches!(seen, Seen::Served(_))
+        });
+        assert!(alike.count() > 60);
+    }
+
     #[test]
     fn keys_are_in_the_order_of_what_they_stand_for() {
         let keys = [
@@ -1090,16 +1257,20 @@ mod tests {
 
     #[test]
     fn no_change_of_a_byte_makes_the_two_ways_differ() {
-        let mut taken = 0;
+        let (mut taken, mut alike, fields) = (0, 0, fields());
+        let shape = learn(POD.as_bytes(), &fields).expect("a shape");
         for at in 0..POD.len() {
             for byte in *b"\"\\{}[]:,.0-aZz<\n\xe2\x00" {
                 let mut document = POD.as_bytes().to_vec();
                 document[at] = byte;
-                taken += usize::from(same(&document, &fields()));
+                taken += usize::from(same(&document, &fields));
+                alike += usize::from(is_alike(&shape, &document, &fields));
             }
             let cut = [&POD.as_bytes()[..at], &POD.as_bytes()[at + 1..]].concat();
-            taken += usize::from(same(&cut, &fields()));
+            taken += usize::from(same(&cut, &fields));
+            alike += usize::from(is_alike(&shape, &cut, &fields));
         }
         assert!(taken > 500, "only {taken} were read the short way");
+        assert!(alike > 300, "only {alike} were alike");
     }
 }

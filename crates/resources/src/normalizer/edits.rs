@@ -21,6 +21,10 @@ impl Edits {
         self.0.len()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Edit> {
+        self.0.iter()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

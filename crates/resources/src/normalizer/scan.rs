@@ -6,6 +6,7 @@
 //! in the text. In doubt it says nothing; then the value is decoded and written anew. So the scan must never take what
 //! is not canonical, but may leave what is.
 
+mod learn;
 mod metadata;
 mod values;
 
@@ -14,6 +15,8 @@ use std::ops::Range;
 
 use apiserver_storage_api::{Attributes, SelectableField};
 
+use self::learn::Notes;
+pub(super) use self::learn::{Kind, learn};
 use self::metadata::Metadata;
 use super::canonical::keys;
 use super::cursor::Cursor;
@@ -73,18 +76,7 @@ pub(super) fn scan(
     if fields.len() > 64 {
         return None;
     }
-    let mut scan = Scan {
-        cursor: Cursor::new(text),
-        registry: TypeRegistry::builtin(),
-        fields,
-        found: vec![None; fields.len()],
-        ranges: Vec::with_capacity(16),
-        root: Role::of(ty),
-        metadata: Metadata::default(),
-        incomplete,
-        edits: Edits::default(),
-        requests_limits: false,
-    };
+    let mut scan = Scan::new(ty, text, fields, incomplete);
     scan.root(ty, gvk)?;
     let end = scan.cursor.at();
     let has_newline = scan.cursor.accept(b"\n");
@@ -156,6 +148,8 @@ struct Scan<'a> {
     edits: Edits,
     /// Whether resources that are limited here are requested.
     requests_limits: bool,
+    /// While a shape is learned.
+    notes: Option<Notes>,
 }
 
 /// The part of an object that a scan of one type needs.
@@ -185,7 +179,23 @@ impl Frame {
     }
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(ty: &Type, text: &'a str, fields: &'a [SelectableField], incomplete: Incomplete) -> Self {
+        Self {
+            cursor: Cursor::new(text),
+            registry: TypeRegistry::builtin(),
+            fields,
+            found: vec![None; fields.len()],
+            ranges: Vec::with_capacity(16),
+            root: Role::of(ty),
+            metadata: Metadata::default(),
+            incomplete,
+            edits: Edits::default(),
+            requests_limits: false,
+            notes: None,
+        }
+    }
+
     fn root(&mut self, ty: &'static Type, gvk: Gvk<'_>) -> Option<()> {
         self.cursor.expect(b"{\"kind\":\"")?;
         self.cursor.expect(gvk.kind.as_bytes())?;
@@ -394,6 +404,7 @@ impl Scan<'_> {
             ty: frame.plan.ty,
             cursor: self.cursor,
             ranges: self.ranges.get(frame.base..).unwrap_or_default(),
+            notes: self.notes.as_ref(),
         }
     }
 
@@ -445,7 +456,7 @@ impl Scan<'_> {
         let field = &frame.plan.ty.fields[index];
         if wanted.bits == 0 && matches!(field.shape, Shape::String) && self.cursor.peek()? == b'"' {
             // Most are.
-            return self.cursor.string().map(drop);
+            return self.text(Kind::Text);
         }
         let start = self.cursor.at();
         if self.cursor.peek()? == b'n' {
@@ -503,6 +514,7 @@ struct Ranges<'a> {
     ty: &'static Type,
     cursor: Cursor<'a>,
     ranges: &'a [(u16, Raw)],
+    notes: Option<&'a Notes>,
 }
 
 impl RawFields for Ranges<'_> {
@@ -513,6 +525,9 @@ impl RawFields for Ranges<'_> {
     fn get(&self, name: &str) -> Option<&str> {
         let index = self.ty.field_index(name)?;
         let found = self.ranges.iter().find(|(known, _)| usize::from(*known) == index);
+        if let (Some(notes), Some((_, raw))) = (self.notes, found) {
+            notes.asked(raw);
+        }
         found.map(|(_, raw)| raw.text(&self.cursor))
     }
 }

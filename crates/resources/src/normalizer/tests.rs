@@ -1,5 +1,6 @@
 //! The scan against decoding and writing anew: what it takes, the other way would give too.
 
+use apiserver_storage_api::Shape;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -372,6 +373,119 @@ fn many_fields_taken_out_or_made_empty_are_as_decoding_has_them() {
         }
     }
     assert!(edited * 2 > incomplete, "{edited} of {incomplete}");
+}
+
+/// Whether a value is of a shape; if so, it is read as without it.
+#[track_caller]
+fn check_alike(name: &str, normalizer: &BuiltinNormalizer, shape: &Shape<Kind>, stored: &[u8]) -> bool {
+    let Some(alike) = shape.serve(stored, revision(), &mut Vec::new()) else {
+        return false;
+    };
+    let shown = || String::from_utf8_lossy(stored).into_owned();
+    let scanned = normalizer.verify(stored, revision(), &fields_of(normalizer));
+    let scanned = scanned.unwrap_or_else(|| panic!("{name}: {}", shown()));
+    assert_eq!(alike.json, scanned.json, "{name}: {}", shown());
+    assert_eq!(alike.attributes, scanned.attributes, "{name}: {}", shown());
+    assert_eq!(alike.resource_version, scanned.resource_version, "{name}");
+    true
+}
+
+#[test]
+fn values_of_one_shape_are_read_as_without_it() {
+    const TEXTS: [&str; 9] = [
+        "\"\"",
+        "\"x\"",
+        "\"a:latest\"",
+        "\"2026-01-05T08:12:01Z\"",
+        "\"AQ==\"",
+        "\"\\u003cé\"",
+        "\"5000m\"",
+        "null",
+        "7",
+    ];
+    let mut state = 3;
+    let (mut alike, mut edited) = (0, 0);
+    for (name, normalizer, stored) in values().iter().filter(|(.., stored)| stored.len() < 8000) {
+        let object: Value = serde_json::from_slice(stored).expect("JSON");
+        let mut paths = Vec::new();
+        paths_in(&object, String::new(), &mut paths);
+        for round in 0..3 {
+            let mut object = object.clone();
+            for _ in 0..round * 4 {
+                take_out(&mut object, &paths[random(&mut state) % paths.len()]);
+            }
+            let bytes = wire::encode_stored(normalizer.stored(), &object).expect("still of the kind");
+            let fields = fields_of(normalizer);
+            if normalizer.verify(&bytes, revision(), &fields).is_none() || normalizer.served().kind == "Event" {
+                continue;
+            }
+            let shape = learn(normalizer.served_type, normalizer.served, &bytes, &fields).expect("a shape");
+            assert!(check_alike(name, normalizer, &shape, &bytes), "{name}");
+            edited += u32::from(!is_complete(normalizer, &bytes));
+            for _ in 0..40 {
+                let at = random(&mut state) % bytes.len();
+                let mut other = bytes.clone();
+                match random(&mut state) % 3 {
+                    0 => other[at] = b"0\"a \\<-TZ\xc3"[random(&mut state) % 10],
+                    1 => drop(other.remove(at)),
+                    _ => other.insert(at, b"0\"a \\<-TZ\xc3"[random(&mut state) % 10]),
+                }
+                alike += u32::from(check_alike(name, normalizer, &shape, &other));
+            }
+            let text = String::from_utf8(bytes).expect("text");
+            let quotes: Vec<usize> = text.match_indices(":\"").map(|(at, _)| at + 1).collect();
+            for &from in &quotes {
+                let mut cursor = cursor::Cursor::new(&text[from..]);
+                if cursor.any(1).is_some() {
+                    let another = TEXTS[random(&mut state) % TEXTS.len()];
+                    let other = [&text[..from], another, &text[from + cursor.at()..]].concat();
+                    alike += u32::from(check_alike(name, normalizer, &shape, other.as_bytes()));
+                }
+            }
+        }
+    }
+    assert!(alike > 3000 && edited > 100, "{alike} alike, {edited} edited");
+}
+
+#[test]
+fn lists_of_like_values_are_read_the_short_way() {
+    let pods = resource_info(
+        TypeRegistry::builtin()
+            .resource("", "v1", "pods")
+            .expect("pods are built in"),
+    );
+    let pod = |number: usize, image: &str| {
+        let pod = json!({
+            "metadata": { "name": format!("pod-{number}"), "uid": format!("{number:036}"), "labels": { "app": "x" } },
+            "spec": {
+                "containers": [{ "name": "c", "image": image, "env": [{ "name": "N", "value": format!("v{number}") }] }],
+                "nodeName": format!("node-{number}"),
+            },
+            "status": { "startTime": format!("2026-01-05T08:12:{:02}Z", number % 60) },
+        });
+        wire::encode_stored(Gvk::new("", "v1", "Pod"), &pod).expect("a pod")
+    };
+    let normalizer = BuiltinNormalizer::of(Gvk::new("", "v1", "Pod")).expect("built in");
+    let fields = pods.selectable_fields();
+    let first = pod(0, "image:v1");
+    assert!(normalizer.compare(&first, revision(), fields).is_some());
+    let is_known = |stored: &[u8]| {
+        let seen = SHAPES.with_borrow_mut(|shapes| shapes.serve(normalizer.served_type.id, stored, revision(), fields));
+        matches!(seen, Seen::Served(_))
+    };
+    for number in 0..100 {
+        assert!(is_known(&pod(number, "image:v1")), "{number}");
+    }
+    // An image of another tag is pulled in another way, perhaps.
+    assert!(!is_known(&pod(1, "image:latest")));
+    for image in ["image:v1", "image:latest", "image"] {
+        let stored = pod(7, image);
+        let (read, want) = (
+            normalizer.normalize(&stored, revision(), fields).expect("a pod"),
+            normalizer.rewrite(&stored, revision(), fields).expect("a pod"),
+        );
+        assert_eq!((read.json, read.attributes), (want.json, want.attributes), "{image}");
+    }
 }
 
 /// Removes what a JSON pointer leads to.

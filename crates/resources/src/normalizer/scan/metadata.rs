@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apiserver_storage_api::{Attributes, Text as Short};
 
-use super::{Comma, Scan, Wanted};
+use super::{Comma, Kind, Scan, Wanted};
 use crate::normalizer::cursor::Text;
 use crate::normalizer::edits::Place;
 use crate::normalizer::plan::bit;
@@ -82,7 +82,9 @@ impl Scan<'_> {
     pub(super) fn labels(&mut self) -> Option<()> {
         let mut labels = Vec::new();
         self.entries(|scan, key| {
-            labels.push((key, scan.cursor.string()?));
+            let value = scan.cursor.string()?;
+            scan.free(&value, Kind::Text);
+            labels.push((key, value));
             Some(())
         })?;
         self.metadata.labels = labels;

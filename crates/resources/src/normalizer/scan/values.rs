@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{NOTHING, Scan, Wanted};
+use super::{Kind, NOTHING, Scan, Wanted};
 use crate::normalizer::canonical::is_canonical_base64;
 use crate::normalizer::cursor::Text;
 use crate::types::{Form, Shape, TypeId};
@@ -11,7 +11,7 @@ use crate::wire::{quantity, time};
 impl Scan<'_> {
     pub(super) fn value(&mut self, shape: &'static Shape, wanted: Wanted, depth: usize) -> Option<()> {
         match shape {
-            Shape::String => self.cursor.string().map(|_| ()),
+            Shape::String => self.text(Kind::Text),
             Shape::Bool => self.cursor.boolean().map(|_| ()),
             Shape::Int32 => self
                 .cursor
@@ -23,11 +23,28 @@ impl Scan<'_> {
             Shape::Double => None,
             Shape::Bytes => {
                 let text = self.cursor.string()?;
+                self.free(&text, Kind::Bytes);
                 is_canonical_base64(self.cursor.slice(text.at).as_bytes()).then_some(())
             }
             Shape::Type(id) => self.typed(*id, wanted, depth),
             Shape::List { item, .. } => self.list(item, depth.checked_sub(1)?),
             Shape::Map(item) => self.map(item, wanted, depth.checked_sub(1)?),
+        }
+    }
+
+    /// Scans a text.
+    #[inline(always)]
+    pub(super) fn text(&mut self, kind: Kind) -> Option<()> {
+        let text = self.cursor.string()?;
+        self.free(&text, kind);
+        Some(())
+    }
+
+    /// Notes a text that might be another one.
+    #[inline(always)]
+    pub(super) fn free(&mut self, text: &Text, kind: Kind) {
+        if let Some(notes) = &mut self.notes {
+            notes.free(text.at.clone(), kind);
         }
     }
 
@@ -53,6 +70,7 @@ impl Scan<'_> {
 
     fn time(&mut self, precision: time::Precision) -> Option<()> {
         let text = self.cursor.string()?;
+        self.free(&text, Kind::Time(precision));
         time::is_canonical(self.cursor.slice(text.at), precision).then_some(())
     }
 
