@@ -149,6 +149,10 @@ impl Kv for EtcdKv {
         self.shared.lease(ttl).await
     }
 
+    async fn time_left(&self, lease: LeaseId) -> KvResult<Option<Duration>> {
+        self.shared.time_left(lease).await
+    }
+
     async fn watch(&self, request: WatchRequest) -> KvResult<KvWatch> {
         watch::open(Arc::clone(&self.shared), request).await
     }

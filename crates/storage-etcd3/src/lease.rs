@@ -112,6 +112,13 @@ impl Leases {
         ask(Some(waiting))
     }
 
+    /// How long a lease lasts that is kept for reuse.
+    fn time_left(&self, id: LeaseId, now: Duration) -> Option<Duration> {
+        let state = self.state.lock();
+        let lease = state.kept.iter().find(|lease| lease.id == id)?;
+        Some(lease.expires.saturating_sub(now))
+    }
+
     /// The cluster does not know this lease: it is not given out again.
     // deviates: storage-etcd3/LEASE-11: a lease that vanished costs one failed write, not all until its end.
     pub(crate) fn forget(&self, id: LeaseId) {
@@ -193,6 +200,18 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// How long a lease lasts: as far as is known here, else as the cluster says.
+    pub(crate) async fn time_left(&self, lease: LeaseId) -> KvResult<Option<Duration>> {
+        if let Some(left) = self.leases.time_left(lease, self.cluster.clock().monotonic()) {
+            return Ok(Some(left));
+        }
+        let asked = self.cluster.repeatable(Method::LeaseTimeToLive, |rpc| async move {
+            rpc.lease_time_to_live(lease.0).await
+        });
+        // Of a lease that it does not know the cluster says that -1 seconds are left.
+        Ok(u64::try_from(asked.await?.ttl).ok().map(Duration::from_secs))
     }
 
     async fn grant(&self, ask: Ask<'_>) -> KvResult<LeaseId> {

@@ -16,6 +16,7 @@ pub(crate) enum Method {
     Txn,
     Compact,
     LeaseGrant,
+    LeaseTimeToLive,
     Status,
     Watch,
 }
@@ -31,6 +32,9 @@ macro_rules! counter_of {
             Method::Txn => counter_of!(@ $name, "unary", "etcdserverpb.KV", "Txn" $(, $label => $value)*),
             Method::Compact => counter_of!(@ $name, "unary", "etcdserverpb.KV", "Compact" $(, $label => $value)*),
             Method::LeaseGrant => counter_of!(@ $name, "unary", "etcdserverpb.Lease", "LeaseGrant" $(, $label => $value)*),
+            Method::LeaseTimeToLive => {
+                counter_of!(@ $name, "unary", "etcdserverpb.Lease", "LeaseTimeToLive" $(, $label => $value)*)
+            }
             Method::Status => counter_of!(@ $name, "unary", "etcdserverpb.Maintenance", "Status" $(, $label => $value)*),
             Method::Watch => counter_of!(@ $name, "bidi_stream", "etcdserverpb.Watch", "Watch" $(, $label => $value)*),
         }
@@ -77,7 +81,7 @@ impl Method {
     fn service(self) -> &'static str {
         match self {
             Self::Range | Self::RangeStream | Self::Txn | Self::Compact => "etcdserverpb.KV",
-            Self::LeaseGrant => "etcdserverpb.Lease",
+            Self::LeaseGrant | Self::LeaseTimeToLive => "etcdserverpb.Lease",
             Self::Status => "etcdserverpb.Maintenance",
             Self::Watch => "etcdserverpb.Watch",
         }
@@ -90,6 +94,7 @@ impl Method {
             Self::Txn => "Txn",
             Self::Compact => "Compact",
             Self::LeaseGrant => "LeaseGrant",
+            Self::LeaseTimeToLive => "LeaseTimeToLive",
             Self::Status => "Status",
             Self::Watch => "Watch",
         }

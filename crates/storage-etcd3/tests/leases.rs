@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver_storage_api::{CreateOptions, GetOptions, Storage};
+use apiserver_storage_api::{Change, CreateOptions, Entry, GetOptions, Storage, Ttl, UpdateOptions};
 use apiserver_storage_etcd3::{EtcdKv, LEASE_OBJECT_BUCKETS};
 use apiserver_storage_kv::{Expected, Kv, KvError, Lease, LeaseId};
 use apiserver_storage_testing::fixture::{encoded, key, pod, pods};
@@ -135,6 +135,39 @@ async fn a_lease_that_was_revoked_behind_our_back_costs_no_write() {
     assert_eq!(stored("c").await, fresh);
     let left = client.lease_time_to_live(fresh.0, None).await.expect("known");
     assert!(left.ttl() > 3500, "{}", left.ttl());
+}
+
+// covers: storage-api/UPD-29
+#[tokio::test]
+async fn an_object_that_stays_as_it_is_takes_no_new_lease() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (kv, other) = (Arc::new(etcd.connect().await), Arc::new(etcd.connect().await));
+    let mut client = raw(&etcd).await;
+    let (key, value) = (key("ns", "a"), encoded(&pod("ns", "a")));
+    let options = CreateOptions { ttl: Some(HOUR) };
+    let created = kv.store(pods()).create(&key, value.clone(), options).await;
+    let created = created.expect("created").revision();
+    let put = async |kv: &Arc<EtcdKv>, ttl: Duration| {
+        let mut update = |_: Option<Entry>| {
+            let (value, ttl) = (value.clone(), Ttl::After(ttl));
+            async move { Ok(Change::Put { value, ttl }) }
+        };
+        let store = kv.store(pods());
+        let updated = store
+            .guaranteed_update(&key, UpdateOptions::default(), &mut update)
+            .await;
+        updated.expect("updated").revision()
+    };
+    // The one knows the lease that it asked for, the other has to ask about it.
+    for kv in [&kv, &other] {
+        assert_eq!(put(kv, HOUR).await, created);
+    }
+    assert_eq!(granted(&mut client).await, 1, "none was asked for");
+    assert!(put(&other, HOUR / 2).await > created, "a shorter life is a change");
+    assert_eq!(granted(&mut client).await, 2);
+    for kv in [&kv, &other] {
+        assert_eq!(kv.time_left(LeaseId(1)).await.expect("answered"), None, "nobody's");
+    }
 }
 
 // covers: storage-etcd3/LEASE-13

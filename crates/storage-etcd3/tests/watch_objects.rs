@@ -27,7 +27,7 @@ const FROM_STATE: WatchStart = WatchStart::InitialState(ReadAt::MostRecent);
 #[tokio::test]
 async fn the_state_of_one_revision_comes_first_and_then_what_followed_it() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let store = seen.store(pods());
     // More than the first page.
     for number in 0..60 {
@@ -58,7 +58,7 @@ async fn the_state_of_one_revision_comes_first_and_then_what_followed_it() {
 #[tokio::test]
 async fn an_empty_state_is_one_read_and_has_a_revision() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let store = seen.store(pods());
     let mut watch = Watching::all(&store, FROM_STATE).await;
     let (state, at) = watch.initial().await;
@@ -96,7 +96,7 @@ async fn the_old_object_is_decoded_only_where_somebody_needs_it() {
     let Some(etcd) = Etcd::start().await else { return };
     let book = Book::default();
     let _guard = metrics::set_default_local_recorder(&book);
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let transformer = SwitchTransformer::new(Arc::new(Identity));
     let store = seen.store_with(pods(), Arc::new(transformer.clone()));
     let writer = seen.store(pods());
@@ -142,7 +142,7 @@ async fn the_old_object_is_decoded_only_where_somebody_needs_it() {
 #[tokio::test]
 async fn a_cache_asks_for_no_previous_values_and_knows_them() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let below: Arc<dyn Storage> = Arc::new(seen.store(pods()));
     let cache = Cacher::new(Arc::clone(&below), CacherConfig::default());
     cache.wait_ready().await.unwrap();
@@ -203,7 +203,7 @@ async fn a_watch_ends_with_what_happened_or_without_a_word_where_it_was_called_o
 #[tokio::test]
 async fn changes_that_pass_by_tell_how_large_objects_are() {
     let Some(etcd) = Etcd::start().await else { return };
-    let seen = Seen::new(etcd.connect().await);
+    let seen = Seen::over(etcd.connect().await);
     let (store, writer) = (seen.store(pods()), seen.store(pods()));
     let mut watch = Watching::all(&store, WatchStart::Now).await;
     let mut bytes = 0;

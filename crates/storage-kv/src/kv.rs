@@ -60,6 +60,9 @@ pub trait Kv: Send + Sync + 'static {
     /// by keys whose times are close.
     fn lease(&self, ttl: Duration) -> impl Future<Output = KvResult<LeaseId>> + Send;
 
+    /// How long keys under a lease will still live, at least; none: there is no such lease any more.
+    fn time_left(&self, lease: LeaseId) -> impl Future<Output = KvResult<Option<Duration>>> + Send;
+
     /// Watches a key or a prefix. Returns when the backend has accepted the start.
     ///
     /// Fails with [`KvError::Compacted`] when `from` is compacted. A start above the current revision is no error:
@@ -120,7 +123,7 @@ pub struct RangeRequest {
     pub at: Option<Revision>,
     /// At most so many pairs. Absent: all.
     pub limit: Option<NonZeroU64>,
-    /// Stop after about so many bytes of values, where the backend can. Absent: no bound.
+    /// Stop after about so many bytes of values: before twice as many, unless a single one has more. Absent: no bound.
     pub limit_bytes: Option<NonZeroU64>,
     /// Without values.
     pub keys_only: bool,

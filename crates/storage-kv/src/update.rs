@@ -4,6 +4,8 @@
 //! to a conditional write, which proves it; everything else that follows from it (an error, "nothing changed") counts
 //! only after the current state has confirmed it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -12,11 +14,15 @@ use apiserver_storage_api::{
 };
 
 use crate::convert::{self, Call};
-use crate::kv::{Expected, Kv, KvPair, Lease, LeaseId};
+use crate::kv::{Expected, Kv, KvPair, LeaseId};
 use crate::retry::Attempts;
 use crate::store::Inner;
 use crate::trace::Trace;
 use crate::write::{Prepared, Written};
+
+/// Lifetimes that end within so long of each other are taken for the same, as backends do that let keys share a lease;
+/// of shorter ones a twentieth.
+const SHARED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a write is decided on.
 #[derive(Debug)]
@@ -190,7 +196,7 @@ impl<K: Kv> Inner<K> {
     }
 
     // deviates: storage-api/UPD-29: an update that says how long an object lives from now on is a write, unless the
-    // object expires with the very lease that a write at this moment would get.
+    // object lives about as long anyway.
     /// The current object, where a write would change nothing: neither content nor lifetime.
     async fn nothing_to_write(
         &self,
@@ -205,12 +211,20 @@ impl<K: Kv> Inner<K> {
         if entry.record().is_ok_and(|record| record.origin().stale) {
             return Ok(None);
         }
-        let same_lifetime = match self.lease(full, ttl, Expected::At(entry.revision())).await? {
-            Lease::Keep => true,
-            Lease::None => state.lease.is_none(),
-            Lease::Id(lease) => state.lease == Some(lease),
+        let same_lifetime = match (ttl, state.lease) {
+            (Ttl::Keep, _) => true,
+            (Ttl::Never | Ttl::After(Duration::ZERO), lease) => lease.is_none(),
+            (Ttl::After(_), None) => false,
+            (Ttl::After(ttl), Some(lease)) => self.lasts(full, lease, ttl).await?,
         };
         Ok(same_lifetime.then(|| entry.clone()))
+    }
+
+    /// Whether a lease ends about when one would that was granted now.
+    async fn lasts(&self, full: &str, lease: LeaseId, ttl: Duration) -> Result<bool> {
+        let left = self.measured(self.kv.time_left(lease)).await;
+        let left = left.map_err(|error| convert::storage_error(error, Call::Key(full)))?;
+        Ok(left.is_some_and(|left| left.abs_diff(ttl) <= (ttl / 20).min(SHARED_WITHIN)))
     }
 
     /// Checks preconditions, naming the full key.

@@ -14,7 +14,7 @@ use futures::future::join_all;
 use serde_json::Value;
 
 use common::config;
-use common::spy::Spy;
+use common::Spy;
 
 fn store(kv: &Arc<Spy>) -> KvStore<Spy> {
     KvStore::new(Arc::clone(kv), pods(), config())

@@ -12,7 +12,7 @@ use apiserver_storage_testing::fixture::*;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use common::spy::Spy;
+use common::Spy;
 
 /// Remembers what values are bound to.
 #[derive(Debug, Clone, Default)]

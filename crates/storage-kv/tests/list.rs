@@ -133,8 +133,8 @@ async fn a_limit_that_takes_several_pages_is_read_ahead_and_not_beyond() {
     let keys: Vec<_> = listed.entries.iter().map(|entry| entry.key().clone()).collect();
     assert_eq!(keys, names[..20].iter().map(|name| key("ns", name)).collect::<Vec<_>>());
     assert_eq!(listed.remaining, Some(10));
-    // Seven, and then six of what is left at a time.
-    assert_eq!(kv.take_calls().ranges, 4);
+    // Seven, about as many, and then the rest, since pages grow with what a list has brought.
+    assert_eq!(kv.take_calls().ranges, 3);
     let rest = list(&store, &all(), page(ListAt::Continue(listed.next.unwrap()), 20)).await;
     assert_eq!((rest.entries.len(), rest.next.is_none()), (10, true));
 }

@@ -10,7 +10,7 @@ use apiserver_storage_testing::fixture::*;
 use futures::StreamExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use common::spy::Spy;
+use common::Spy;
 use common::{config, store};
 
 fn spied(kv: &Arc<Spy>) -> KvStore<Spy> {

@@ -13,7 +13,7 @@
 //! - [`race`]: many clients and watchers at once, whose answers are held against the history in the end; also while
 //!   something breaks on purpose.
 //! - [`ReferenceKv`], a backend that is obviously right and loses answers on request; [`FaultStore`], which does that
-//!   over any store; [`SwitchTransformer`], whose faults a test switches; [`StandingClock`], which tells who waits.
+//!   over any store; [`Spy`], which keeps the calls to any backend on record; [`SwitchTransformer`], whose faults a test switches; [`StandingClock`], which tells who waits.
 //! - `proxy` (with the feature of that name): a network that cuts, swallows, delays and repeats.
 //! - `etcd` (likewise): real etcd servers, alone or three, that are killed, stopped and started again.
 //!
@@ -76,6 +76,7 @@ mod fault;
 mod fronted;
 mod over_kv;
 mod reference;
+mod spy;
 mod transformer;
 
 pub use self::clock::StandingClock;
@@ -84,6 +85,7 @@ pub use self::fronted::{Front, Fronted};
 pub use self::harness::{Ability, Harness};
 pub use self::over_kv::{Backend, OverKv};
 pub use self::reference::{Calls, LostAnswer, ReferenceKv};
+pub use self::spy::{Asked, Read, Spy};
 pub use self::transformer::{BindingTransformer, Faults, SwitchTransformer};
 
 #[doc(hidden)]

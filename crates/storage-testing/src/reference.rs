@@ -461,6 +461,11 @@ impl Kv for ReferenceKv {
         Ok(LeaseId(id))
     }
 
+    async fn time_left(&self, lease: LeaseId) -> KvResult<Option<Duration>> {
+        let state = self.0.state.lock();
+        Ok(state.leases.get(&lease.0).map(|end| end.saturating_sub(state.now)))
+    }
+
     async fn watch(&self, request: WatchRequest) -> KvResult<KvWatch> {
         let state = self.0.state.lock();
         let revision = state.revision;

@@ -87,6 +87,7 @@ macro_rules! conformance {
                 an_update_may_give_a_lifetime: [Expiry];
                 an_update_may_end_a_lifetime: [Expiry];
                 a_new_lifetime_alone_is_a_change: [Expiry];
+                the_same_lifetime_again_is_no_change: [Expiry];
                 an_object_made_by_an_update_may_have_a_lifetime: [Expiry];
                 preconditions_on_a_missing_object_compare_with_nothing: [];
             }
@@ -118,6 +119,8 @@ macro_rules! conformance {
                 an_unreadable_value_fails_what_touches_it: [Raw];
                 a_list_can_include_unreadable_values: [Raw];
                 a_list_names_what_it_cannot_read: [Raw];
+                a_list_that_fails_on_its_way_names_the_value: [Raw];
+                a_long_list_has_shown_pages_before_it_fails: [Direct, Raw];
                 what_no_selector_can_look_at_is_not_left_out: [Raw, Plain];
                 a_watch_delivers_unreadable_values_and_goes_on: [Raw];
                 the_initial_state_has_unreadable_values: [Raw];

@@ -1,8 +1,6 @@
 //! A store of pods over the reference backend.
 #![allow(dead_code, reason = "no test uses all of it")]
 
-pub(crate) mod spy;
-
 use std::sync::Arc;
 
 use apiserver_storage_api::time::Clock;
@@ -12,6 +10,7 @@ use apiserver_storage_kv::{KvStore, KvStoreConfig};
 use apiserver_storage_testing::{ReferenceKv, fixture};
 
 pub(crate) type Store = KvStore<ReferenceKv>;
+pub(crate) type Spy = apiserver_storage_testing::Spy<ReferenceKv>;
 
 pub(crate) fn config() -> KvStoreConfig {
     KvStoreConfig::new("/registry", Arc::new(Identity))

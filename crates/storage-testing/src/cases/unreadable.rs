@@ -7,6 +7,7 @@ use apiserver_storage_api::{
     StorageError, UpdateOptions, WatchItem, WatchOptions, WatchStart,
 };
 use bytes::Bytes;
+use futures::StreamExt;
 
 use crate::fixture::*;
 use crate::harness::Harness;
@@ -113,6 +114,57 @@ pub async fn a_list_names_what_it_cannot_read<H: Harness>(h: H) {
         let error = error.expect("unreadable");
         assert_eq!((&name(&error), error.code()), (listed, Some(7)));
     }
+}
+
+/// Objects of a size whose last one, by its key, is garbage; and how a list of them ends: what came before the error, in
+/// how many pages, and the error.
+async fn cut_short(h: &impl Harness, size: usize) -> (Vec<Entry>, usize, StorageError) {
+    let store = h.store();
+    for number in 0..40 {
+        let mut object = pod("ns", &format!("a{number:02}"));
+        object["spec"]["filler"] = "x".repeat(size).into();
+        create(&*store, &key("ns", &format!("a{number:02}")), &object).await;
+    }
+    h.raw_put(&key("ns", "bad"), GARBAGE).await;
+    let (mut entries, mut pages) = (Vec::new(), 0);
+    let mut list = match store.list(&all(), ListOptions::default()).await {
+        Ok(list) => list.into_pages(),
+        Err(error) => return (entries, pages, error),
+    };
+    loop {
+        match list.next().await.expect("an error ends it") {
+            Ok(page) => {
+                assert!(page.end.is_none(), "no end of a list that was cut short: {page:?}");
+                entries.extend(page.entries);
+                pages += 1;
+            }
+            Err(error) => {
+                assert!(list.next().await.is_none(), "the error is the last item");
+                return (entries, pages, error);
+            }
+        }
+    }
+}
+
+// covers: storage-api/LIST-42, storage-api/LIST-43
+/// A list that meets an unreadable value late names it in the stream, which has no end but that error.
+pub async fn a_list_that_fails_on_its_way_names_the_value<H: Harness>(h: H) {
+    let (entries, _, error) = cut_short(&h, 0).await;
+    unreadable::<()>(Err(error));
+    let all: Vec<String> = (0..40).map(|number| format!("ns/a{number:02}")).collect();
+    assert_eq!(names(&entries), all[..entries.len()]);
+}
+
+// covers: storage-api/LIST-43
+/// What is read in pages has shown whole pages by then.
+pub async fn a_long_list_has_shown_pages_before_it_fails<H: Harness>(h: H) {
+    let (entries, pages, error) = cut_short(&h, 120 << 10).await;
+    unreadable::<()>(Err(error));
+    assert!(
+        pages > 0 && entries.len() >= 30,
+        "{pages} pages, {} entries",
+        entries.len()
+    );
 }
 
 // covers: storage-api/SEL-17, storage-api/SEL-03, storage-api/GAP-03

@@ -480,6 +480,26 @@ pub async fn a_new_lifetime_alone_is_a_change<H: Harness>(h: H) {
     assert_eq!(get(&*store, &key("ns", "a")).await.revision(), updated.revision());
 }
 
+// covers: storage-api/UPD-12, storage-api/UPD-29
+/// To name the lifetime that the object has anyway changes nothing; to name a shorter one does.
+pub async fn the_same_lifetime_again_is_no_change<H: Harness>(h: H) {
+    let store = h.store();
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let options = CreateOptions { ttl: Some(hours(2)) };
+    let created = store
+        .create(&key("ns", "a"), encoded(&pod("ns", "a")), options)
+        .await
+        .expect("created");
+    for _ in 0..2 {
+        let same = put_with(&*store, Ttl::After(hours(2)), |_| {}).await;
+        assert_eq!(same.revision(), created.revision());
+    }
+    let shorter = put_with(&*store, Ttl::After(hours(1)), |_| {}).await;
+    assert!(shorter.revision() > created.revision());
+    let same = put_with(&*store, Ttl::After(hours(1)), |_| {}).await;
+    assert_eq!(same.revision(), shorter.revision());
+}
+
 // covers: storage-api/UPD-27
 /// An object that an update creates may have a lifetime from the start; without one it lives on.
 pub async fn an_object_made_by_an_update_may_have_a_lifetime<H: Harness>(h: H) {

@@ -189,17 +189,55 @@ async fn check_lifetimes<K: Kv>(ground: Ground<K>) {
     }
 }
 
+/// To write an event back as it is, with the lifetime that all events have, moves its end only once that is worth a write.
+async fn check_unchanged<K: Kv>(ground: Ground<K>) {
+    let objects = data::objects();
+    let event = objects.iter().find(|object| object.name == "event-core").unwrap();
+    let info = kinds::info("", "events");
+    let (store, key, hour) = (
+        ground.store(&info).await,
+        kinds::key(&info, &event.key),
+        Duration::from_secs(3600),
+    );
+    let value = Encoded::of(&without_revision(event.served[0].clone())).unwrap();
+    let options = CreateOptions { ttl: Some(hour) };
+    store.create(&key, value.clone(), options).await.unwrap();
+    let created = ground.raw(&event.key).await.unwrap();
+    let mut function = |_: Option<Entry>| {
+        let (value, ttl) = (value.clone(), Ttl::After(hour));
+        async move { Ok(Change::Put { value, ttl }) }
+    };
+    // Leases of an hour are shared by what is written within a minute.
+    for (passes, written) in [(0, false), (60, false), (61, true), (0, false)] {
+        ground.clock.advance(Duration::from_secs(passes));
+        let before = ground.raw(&event.key).await.unwrap();
+        let update = store.guaranteed_update(&key, UpdateOptions::default(), &mut function);
+        let entry = update.await.unwrap();
+        let after = ground.raw(&event.key).await.unwrap();
+        assert_eq!(entry.revision(), after.revision, "after {passes} s");
+        assert_eq!(before.revision != after.revision, written, "after {passes} s");
+        if written {
+            assert!(after.lease != created.lease, "its end was moved");
+            expect_lifetime(&ground, after.lease.unwrap(), hour, 3660, "written anew");
+        } else {
+            assert_eq!(before, after, "after {passes} s");
+        }
+    }
+}
+
 // covers: storage-api/CREATE-05, storage-api/UPD-27, storage-api/UPD-29
 #[tokio::test(flavor = "multi_thread")]
 async fn events_in_memory() {
     check(ground::memory().await).await;
     check_lifetimes(ground::memory().await).await;
+    check_unchanged(ground::memory().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_on_disk() {
     check(ground::disk().await).await;
     check_lifetimes(ground::disk().await).await;
+    check_unchanged(ground::disk().await).await;
 }
 
 // covers: storage-etcd3/LEASE-01
@@ -212,5 +250,8 @@ async fn events_on_etcd() {
     check_lifetimes(ground).await;
     if let Some(ground) = ground::etcd_still().await {
         check(ground).await;
+    }
+    if let Some(ground) = ground::etcd_still().await {
+        check_unchanged(ground).await;
     }
 }
