@@ -1,11 +1,15 @@
 //! Between the two contracts: backend errors to storage errors, stored pairs to entries, objects to stored values.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use apiserver_storage_api::time::random_below;
-use apiserver_storage_api::{ContinueToken, Entry, Key, Malformed, Result, Revision, StorageError, UnreadableReason};
+use apiserver_storage_api::{
+    BoxError, ContinueToken, Entry, Key, Malformed, Result, Revision, StorageError, UnreadableReason,
+};
 use apiserver_storage_transform::{DataContext, Decrypted, Outcome, TransformError};
 
 use crate::error::KvError;
@@ -58,22 +62,55 @@ pub(crate) fn storage_error(error: KvError, call: Call<'_>) -> StorageError {
                 retry_after: RETRY_SOON,
             },
         },
-        KvError::Unreachable(source) => StorageError::Unreachable { source },
+        KvError::Unreachable(source) => StorageError::Unreachable {
+            source: AtKey::of(key, source),
+        },
         KvError::Timeout(_) => StorageError::Timeout { key },
         KvError::OutcomeUnknown(source) => StorageError::OutcomeUnknown { key, source },
         KvError::TooLarge { size, limit } => StorageError::TooLargeObject { key, size, limit },
-        KvError::NoSpace(source) => StorageError::NoSpace { source },
+        KvError::NoSpace(source) => StorageError::NoSpace {
+            source: AtKey::of(key, source),
+        },
         KvError::TooManyRequests(source) => StorageError::TooManyRequests {
             cause: format!("{source}: key={key}"),
             retry_after: RETRY_SOON,
         },
-        KvError::NotSupported(what) => StorageError::NotSupported { what: what.to_owned() },
+        KvError::NotSupported(what) => StorageError::NotSupported {
+            what: format!("{what}: key={key}"),
+        },
+        // That is no matter of the key.
         KvError::Closed => StorageError::Closed,
         KvError::LeaseNotFound => StorageError::internal(format!("lease not found: key={key}")),
         KvError::Fault(source) => StorageError::Internal {
             message: format!("backend fault: key={key}"),
             source: Some(source),
         },
+    }
+}
+
+/// A cause, with the key that was asked for when it was met.
+#[derive(Debug)]
+struct AtKey {
+    key: String,
+    cause: BoxError,
+}
+
+impl AtKey {
+    fn of(key: String, cause: BoxError) -> BoxError {
+        Box::new(Self { key, cause })
+    }
+}
+
+impl fmt::Display for AtKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: key={}", self.cause, self.key)
+    }
+}
+
+impl Error for AtKey {
+    /// What is behind the cause; the cause itself is in the text.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
     }
 }
 
@@ -320,7 +357,11 @@ mod tests {
                 key,
                 "too many requests: cause: key=/registry/pods/ns/a",
             ),
-            (KvError::NotSupported("that"), key, "not supported: that"),
+            (
+                KvError::NotSupported("that"),
+                key,
+                "not supported: that: key=/registry/pods/ns/a",
+            ),
             (KvError::Closed, key, "storage closed"),
             (
                 KvError::LeaseNotFound,
@@ -335,6 +376,23 @@ mod tests {
         ] {
             let text = format!("{error:?}");
             assert_eq!(storage_error(error, call).to_string(), want, "{text}");
+        }
+    }
+
+    // covers: storage-api/GAP-01
+    #[test]
+    fn the_cause_of_an_error_names_the_key_and_what_is_behind_it() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("handshake failed")]
+        struct Handshake(#[source] std::io::Error);
+
+        let cause = || Handshake(std::io::ErrorKind::ConnectionRefused.into()).into();
+        for error in [KvError::Unreachable(cause()), KvError::NoSpace(cause())] {
+            let error = storage_error(error, Call::Key("/registry/pods/ns/a"));
+            let first = error.source().expect("a cause");
+            assert_eq!(first.to_string(), "handshake failed: key=/registry/pods/ns/a");
+            let second = first.source().map(ToString::to_string);
+            assert_eq!(second.as_deref(), Some("connection refused"));
         }
     }
 }
