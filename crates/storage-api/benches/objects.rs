@@ -1,5 +1,6 @@
 //! What it costs to read a stored object and to make its stored form, beside decoding the same bytes: `cargo bench -p
-//! apiserver-storage-api`.
+//! apiserver-storage-api`. Objects of a list differ in names (`read_list`); those that differ in their keys as well
+//! (`read_mixed`) are read without what is known of the one before.
 
 use std::hint::black_box;
 
@@ -65,9 +66,23 @@ fn objects(criterion: &mut Criterion) {
         bench("baseline_decode", &mut || {
             black_box(serde_json::from_slice::<Value>(&stored).expect("it decodes"));
         });
-        bench("read_canonical", &mut || {
-            black_box(Entry::read(&info, key.clone(), entry, &stored, false));
+        let text = String::from_utf8_lossy(&stored);
+        let variants = |change: &dyn Fn(usize) -> String| (0..64).map(|n| change(n).into_bytes()).collect::<Vec<_>>();
+        let list = variants(&|n| {
+            let named = text.replace("pod-0042", &format!("pod-{n:04}"));
+            named
+                .replace("node-0042", &format!("node-{:04}", n % 9))
+                .replace("0f4c2b6e", &format!("{n:08x}"))
         });
+        let mixed = variants(&|n| text.replace("example.com/note", &format!("example.com/{n:04}")));
+        for (name, objects) in [("read_list", &list), ("read_mixed", &mixed)] {
+            let mut next = 0;
+            bench(name, &mut || {
+                next += 1;
+                let stored = &objects[next % objects.len()];
+                black_box(Entry::read(&info, key.clone(), entry, stored, false));
+            });
+        }
         bench("read_pretty", &mut || {
             black_box(Entry::read(&info, key.clone(), entry, &pretty, false));
         });

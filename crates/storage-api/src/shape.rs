@@ -6,11 +6,12 @@
 //! and as complete as the first one, lacks the same defaults, and has its labels and fields in the same places. Every byte is
 //! looked at: either it is compared, or it belongs to a text that is checked as ever.
 //!
-//! A text that something was decided by (an image's tag, say) must not be free; who learns a shape has to know those. Free
-//! texts themselves are not kept.
+//! A text that something was decided by (an image's tag, say) must not be free; who learns a shape has to know those. A
+//! shape does not hold free texts.
 //!
 //! [`Shapes`] keeps the last shape of some kinds. One lives in each thread, so nobody waits for anybody. Where documents
-//! turn out to differ, they are compared ever more rarely.
+//! turn out to differ, they are compared ever more rarely. Where they turn out to be alike, a narrower shape is made, in which
+//! only those texts are free that were seen to differ; long parts are compared at once then.
 
 use std::fmt;
 use std::ops::Range;
@@ -29,10 +30,20 @@ const LONGEST: usize = 64 << 10;
 /// After so many documents of another shape, comparing rests for as many documents as this says as a power of two.
 const PATIENCE: u32 = 6;
 
+/// How often a narrower shape is made of one.
+const NARROWED: u32 = 12;
+/// How much more often a narrower shape may fail than fit.
+const FAILURES: u32 = 24;
+
 /// What may stand in the place of a text.
 pub trait TextKind: Copy {
     /// Whether this may, which is canonical and without quotes.
     fn accepts(self, text: &[u8]) -> bool;
+
+    /// Whether a text may be kept beyond the document that it is of.
+    fn is_kept(self) -> bool {
+        true
+    }
 }
 
 /// A text that is extracted.
@@ -170,51 +181,111 @@ impl<K: TextKind> Shape<K> {
 
     /// The served form of a stored document of this shape; `None` for any other. `found` is room for the places of texts.
     pub fn serve(&self, document: &[u8], revision: Revision, found: &mut Vec<Range<usize>>) -> Option<Normalized> {
-        self.fit(document, found)?;
-        let mut attributes = self.attributes.clone();
-        for (slot, text) in &self.slots {
-            let text = document.get(found.get(*text)?.clone())?;
-            // Who extracts escaped texts has to decode them.
-            if text.contains(&b'\\') {
-                return None;
-            }
-            *attributes.slot(*slot)? = Text::from(std::str::from_utf8(text).ok()?);
+        let is_plain = self.fit(document, found)?;
+        // Who extracts escaped texts has to decode them.
+        let is_escaped = |text: &Range<usize>| document.get(text.clone()).is_none_or(|text| text.contains(&b'\\'));
+        if !is_plain
+            && self
+                .slots
+                .iter()
+                .filter_map(|(_, text)| found.get(*text))
+                .any(is_escaped)
+        {
+            return None;
         }
+        let attributes = self.attributes_of(document, found)?;
         let (json, at) = self.edited(document, revision, found)?;
         Some(Normalized::new(json.into(), at, attributes, MediaType::Json))
     }
 
-    /// Compares what is between the texts, and looks at each of the texts.
-    fn fit(&self, document: &[u8], found: &mut Vec<Range<usize>>) -> Option<()> {
+    /// What is extracted from a document.
+    fn attributes_of(&self, document: &[u8], found: &[Range<usize>]) -> Option<Attributes> {
+        let mut attributes = self.attributes.clone();
+        // Those of metadata stand near each other, so that they are looked at together.
+        let (mut from, mut to) = (usize::MAX, 0);
+        for (slot, text) in &self.slots {
+            let text = found.get(*text)?;
+            if !matches!(slot, Slot::Field(_)) {
+                (from, to) = (from.min(text.start), to.max(text.end));
+            }
+        }
+        let together = match to {
+            0 => "",
+            _ => std::str::from_utf8(document.get(from..to)?).ok()?,
+        };
+        for (slot, text) in &self.slots {
+            let text = found.get(*text)?;
+            let text = match slot {
+                Slot::Field(_) => std::str::from_utf8(document.get(text.clone())?).ok()?,
+                _ => together.get(text.start - from..text.end - from)?,
+            };
+            *attributes.slot(*slot)? = Text::from(text);
+        }
+        Some(attributes)
+    }
+
+    /// Compares what is between the texts, and looks at each of the texts. Whether all of them are plain.
+    fn fit(&self, document: &[u8], found: &mut Vec<Range<usize>>) -> Option<bool> {
         found.clear();
+        found.reserve(self.texts.len());
         let (mut specials, mut at, mut compared) = (Specials::default(), 0, 0);
+        let mut is_plain = true;
         for &(before, kind) in &self.texts {
             let piece = self.skeleton.get(compared..before)?;
             let start = at + piece.len();
-            if document.get(at..start)? != piece {
+            if !is_equal(document.get(at..start)?, piece) {
                 return None;
             }
             compared = before;
             at = specials.next(document, start);
             if document.get(at) != Some(&b'"') {
                 at = end_of_text(document, &mut specials, start, at)?;
+                is_plain = false;
             }
             if !kind.accepts(document.get(start..at)?) {
                 return None;
             }
             found.push(start..at);
         }
-        (document.get(at..)? == self.skeleton.get(compared..)?).then_some(())
+        (document.get(at..)? == self.skeleton.get(compared..)?).then_some(is_plain)
+    }
+
+    /// The shape of a document of this shape in which only some of the texts are free.
+    fn narrow(
+        &self,
+        document: &[u8],
+        found: &[Range<usize>],
+        attributes: &Attributes,
+        is_free: impl Fn(usize) -> bool,
+    ) -> Option<Self> {
+        let place = |anchor| place_of(anchor, found);
+        let edits = self.edits.iter().map(|edit| {
+            Some(ShapeEdit {
+                gone: place(edit.gone.0)?..place(edit.gone.1)?,
+                text: edit.text.to_vec(),
+                behind_revision: edit.behind_revision.as_deref().map(<[u8]>::to_vec),
+            })
+        });
+        let texts = found.iter().zip(&self.texts).enumerate();
+        let free = texts.filter(|(at, _)| is_free(*at));
+        let slots = self.slots.iter();
+        Self::learn(Learned {
+            document,
+            end: place(self.end)?,
+            free: free.map(|(_, (text, (_, kind)))| (text.clone(), *kind)).collect(),
+            attributes: attributes.clone(),
+            extracted: slots
+                .map(|(slot, text)| Some((*slot, found.get(*text)?.clone())))
+                .collect::<Option<_>>()?,
+            edits: edits.collect::<Option<_>>()?,
+        })
     }
 
     /// The document with the changes in it, and where the digits of the revision stand.
     fn edited(&self, document: &[u8], revision: Revision, found: &[Range<usize>]) -> Option<(Vec<u8>, Range<usize>)> {
         let mut buffer = [0; 20];
         let digits = revision.digits(&mut buffer);
-        let place = |anchor: Anchor| match anchor.texts.checked_sub(1) {
-            Some(last) => found.get(last).map(|text| text.end + anchor.offset),
-            None => Some(anchor.offset),
-        };
+        let place = |anchor| place_of(anchor, found);
         let end = place(self.end)?;
         let mut length = end;
         for edit in &self.edits {
@@ -241,6 +312,27 @@ impl<K: TextKind> Shape<K> {
     }
 }
 
+/// Where a place is, in a document whose texts were found there.
+#[inline]
+fn place_of(anchor: Anchor, found: &[Range<usize>]) -> Option<usize> {
+    match anchor.texts.checked_sub(1) {
+        Some(last) => found.get(last).map(|text| text.end + anchor.offset),
+        None => Some(anchor.offset),
+    }
+}
+
+/// Whether bytes of the same length are the same: most are few, and not worth a call.
+#[inline]
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    const WORD: usize = 8;
+    if !(WORD..=8 * WORD).contains(&one.len()) || one.len() != other.len() {
+        return one == other;
+    }
+    let ((words, _), (others, _)) = (one.as_chunks::<WORD>(), other.as_chunks::<WORD>());
+    let is_same = |(one, other): (&[u8; WORD], &[u8; WORD])| u64::from_ne_bytes(*one) == u64::from_ne_bytes(*other);
+    words.iter().zip(others).all(is_same) && one.last_chunk::<WORD>() == other.last_chunk::<WORD>()
+}
+
 /// Where a text ends that has more than plain characters: escapes as Go writes them, and what is not ASCII.
 #[cold]
 fn end_of_text(document: &[u8], specials: &mut Specials, start: usize, mut at: usize) -> Option<usize> {
@@ -265,12 +357,87 @@ fn end_of_text(document: &[u8], specials: &mut Specials, start: usize, mut at: u
     (is_ascii || is_text(document.get(start..at)?)).then_some(at)
 }
 
+/// A narrower shape beside one, and what it is made from.
+struct Narrow<K> {
+    shape: Option<Shape<K>>,
+    /// The last document of the wider shape, and its texts there.
+    sample: Vec<u8>,
+    texts: Vec<Range<usize>>,
+    /// Which of those were seen to differ.
+    differ: Vec<bool>,
+    /// How often it was made.
+    made: u32,
+    failures: u32,
+}
+
+impl<K> Default for Narrow<K> {
+    fn default() -> Self {
+        Self {
+            shape: None,
+            sample: Vec::new(),
+            texts: Vec::new(),
+            differ: Vec::new(),
+            made: 0,
+            failures: 0,
+        }
+    }
+}
+
+impl<K: TextKind> Narrow<K> {
+    fn serve(&mut self, document: &[u8], revision: Revision, found: &mut Vec<Range<usize>>) -> Option<Normalized> {
+        let served = self.shape.as_ref()?.serve(document, revision, found);
+        if served.is_some() {
+            self.failures = self.failures.saturating_sub(1);
+        } else {
+            self.failures += 1;
+            if self.failures > FAILURES {
+                self.shape = None;
+            }
+        }
+        served
+    }
+
+    /// Takes note of a document of the wider shape, which the narrower one did not fit.
+    #[cold]
+    fn note(&mut self, wider: &Shape<K>, document: &[u8], found: &[Range<usize>], attributes: &Attributes) {
+        if self.made >= NARROWED {
+            // It is what it will be.
+            (self.sample, self.texts, self.differ) = (Vec::new(), Vec::new(), Vec::new());
+            return;
+        }
+        let is_first = self.texts.is_empty();
+        let kept = wider.texts.iter().map(|(_, kind)| kind.is_kept());
+        self.differ.resize(found.len(), false);
+        for ((differs, is_kept), (at, before)) in self.differ.iter_mut().zip(kept).zip(found.iter().zip(&self.texts)) {
+            *differs |= !is_kept || document.get(at.clone()) != self.sample.get(before.clone());
+        }
+        if !is_first {
+            self.made += 1;
+            self.shape = wider.narrow(document, found, attributes, |text| {
+                self.differ.get(text) != Some(&false)
+            });
+        }
+        self.sample.clear();
+        self.sample.extend_from_slice(document);
+        for (text, (_, kind)) in found.iter().zip(&wider.texts) {
+            if !kind.is_kept()
+                && let Some(text) = self.sample.get_mut(text.clone())
+            {
+                text.fill(0);
+            }
+        }
+        self.texts.clear();
+        self.texts.extend_from_slice(found);
+    }
+}
+
 /// What is known of one kind.
 struct Held<I, K> {
     id: I,
     /// Shared with the kind, so that the same places in memory are the same fields.
     fields: Vec<SelectableField>,
     shape: Option<Shape<K>>,
+    narrow: Narrow<K>,
     /// Documents of another shape, one after the other.
     misses: u32,
     /// Documents that are not compared.
@@ -324,14 +491,27 @@ impl<I: Copy + PartialEq, K: TextKind> Shapes<I, K> {
             held.rest -= 1;
             return Seen::Ignored;
         }
-        let shape = held.shape.as_ref();
-        if let Some(served) = shape.and_then(|shape| shape.serve(document, revision, &mut held.found)) {
+        if let Some(served) = held.narrow.serve(document, revision, &mut held.found) {
             held.misses = 0;
+            return Seen::Served(served);
+        }
+        if let Some(shape) = &held.shape
+            && let Some(served) = shape.serve(document, revision, &mut held.found)
+        {
+            held.misses = 0;
+            held.narrow.note(shape, document, &held.found, &served.attributes);
             return Seen::Served(served);
         }
         held.rest = (1 << held.misses) - 1;
         held.misses = (held.misses + 1).min(PATIENCE);
         Seen::Strange
+    }
+
+    #[cfg(test)]
+    pub(crate) fn forgive(&mut self) {
+        for held in &mut self.0 {
+            (held.misses, held.rest) = (0, 0);
+        }
     }
 
     /// Keeps the shape of a kind in place of the last one; without one, nothing is compared.
@@ -341,7 +521,7 @@ impl<I: Copy + PartialEq, K: TextKind> Shapes<I, K> {
             .into_iter()
             .find(|held| held.id == id && is_same(&held.fields, fields))
         {
-            held.shape = shape;
+            (held.shape, held.narrow) = (shape, Narrow::default());
             return;
         }
         self.0.truncate(KINDS - 1);
@@ -349,6 +529,7 @@ impl<I: Copy + PartialEq, K: TextKind> Shapes<I, K> {
             id,
             fields: fields.to_vec(),
             shape,
+            narrow: Narrow::default(),
             misses: 0,
             rest: 0,
             found: Vec::new(),

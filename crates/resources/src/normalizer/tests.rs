@@ -123,6 +123,28 @@ fn nearly_all_of_what_a_cluster_holds_is_taken() {
     );
 }
 
+/// The same values as a server without Go types stores them, with sorted keys.
+#[test]
+fn all_of_it_is_read_without_decoding_where_keys_are_sorted() {
+    use apiserver_storage_api::{GroupVersionKind, JsonNormalizer, encode_untyped};
+    let (mut escaped, mut left) = (0, Vec::new());
+    for (name, normalizer, stored) in values() {
+        let object: Value = serde_json::from_slice(&stored).expect("JSON");
+        let of = normalizer.stored();
+        let api_version = object["apiVersion"].as_str().expect("text");
+        let version = api_version.rsplit('/').next().expect("a version");
+        let sorted = encode_untyped(&object, MediaType::Json).expect("JSON");
+        escaped += u32::from(String::from_utf8_lossy(&sorted).contains("\\\":"));
+        let plain = JsonNormalizer::new(GroupVersionKind::new(of.group, version, of.kind));
+        match plain.keep(&Encoded::from_json(sorted.clone())) {
+            Some(kept) => assert_eq!(kept, sorted, "{name}"),
+            None => left.push(name),
+        }
+    }
+    assert!(escaped > 20, "{escaped} with keys that have escapes");
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[test]
 fn what_is_kept_has_no_field_of_the_server() {
     let normalizer = BuiltinNormalizer::of(Gvk::new("", "v1", "ConfigMap")).expect("built in");

@@ -32,6 +32,11 @@ impl TextKind for Kind {
             Self::Bytes => !text.is_empty() && is_canonical_base64(text),
         }
     }
+
+    /// Bytes may be secret.
+    fn is_kept(self) -> bool {
+        self != Self::Bytes
+    }
 }
 
 /// What is noted while a shape is learned.
