@@ -7,12 +7,12 @@ mod client;
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use apiserver::storage::backend::Config as Storage;
 use apiserver::{Server, ServerConfig};
 
-use client::{Answer, Client, Collect};
+use client::{Client, Collect};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -33,17 +33,6 @@ const FORMS: [(&str, &str); 7] = [
         "",
     ),
 ];
-
-async fn send(client: &Client, method: &str, target: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
-    let headers: Vec<_> = headers
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    client
-        .send(method, target, &headers, body.map(|body| body.to_string().into()))
-        .await
-        .unwrap()
-}
 
 /// A number of `/metrics`.
 async fn metric(client: &Client, name: &str) -> u64 {
@@ -69,16 +58,16 @@ async fn nothing_is_made_twice() {
             .map(|n| format!("{:x}-", (n + 1) * (at + 7) * 2_654_435_761))
             .collect();
         let body = json!({"metadata": {"name": format!("a-{at}"), "annotations": {"f": filler}}, "data": {"k": filler.repeat(2)}});
-        assert_eq!(send(&client, "POST", MAPS, &[], Some(body)).await.status, 201);
+        assert_eq!(client.ask("POST", MAPS, &[], Some(body)).await.status, 201);
     }
     for (accept, query) in FORMS {
         let target = format!("{MAPS}?{query}");
         for encoding in ["identity", "gzip"] {
             let headers = [("accept", accept), ("accept-encoding", encoding)];
             let before = made(&client).await;
-            let first = send(&client, "GET", &target, &headers, None).await;
+            let first = client.ask("GET", &target, &headers, None).await;
             let cold = made(&client).await - before;
-            let second = send(&client, "GET", &target, &headers, None).await;
+            let second = client.ask("GET", &target, &headers, None).await;
             assert_eq!(first.status, 200, "{accept}");
             assert_eq!(first.body.len(), second.body.len());
             // Rows without an object are too short to be worth compressing, and so is the list of them.
@@ -122,9 +111,9 @@ async fn watchers_share(client: &Client, watchers: usize) {
             open.push(client.watch("GET", &target, &headers).await.unwrap().watch.unwrap());
         }
     }
-    assert_eq!(send(client, "POST", PODS, &[], Some(pod("a"))).await.status, 201);
+    assert_eq!(client.ask("POST", PODS, &[], Some(pod("a"))).await.status, 201);
     for node in ["b", "c", "d"] {
-        let changed = send(client, "PUT", &format!("{PODS}/p"), &[], Some(pod(node))).await;
+        let changed = client.ask("PUT", &format!("{PODS}/p"), &[], Some(pod(node))).await;
         assert_eq!(changed.status, 200, "{}", changed.json());
     }
     for watch in &mut open {

@@ -5,10 +5,13 @@
 #[path = "recorded/client.rs"]
 mod client;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
+use apiserver::storage::api::time::{Clock, ManualClock, SystemClock};
 use apiserver::storage::backend::Config as Storage;
 use apiserver::{Server, ServerConfig};
 
@@ -22,20 +25,11 @@ async fn start(change: impl FnOnce(&mut ServerConfig)) -> (Server, Client) {
     (server, client)
 }
 
-async fn send(client: &Client, method: &str, target: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
-    let headers: Vec<_> = headers
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    client
-        .send(method, target, &headers, body.map(|body| body.to_string().into()))
-        .await
-        .unwrap()
-}
-
 async fn config_map(client: &Client, name: &str) -> Answer {
     let body = json!({ "metadata": { "name": name }, "data": { "k": "v" } });
-    let answer = send(client, "POST", "/api/v1/namespaces/default/configmaps", &[], Some(body)).await;
+    let answer = client
+        .ask("POST", "/api/v1/namespaces/default/configmaps", &[], Some(body))
+        .await;
     assert_eq!(answer.status, 201, "{}", answer.json());
     answer
 }
@@ -62,7 +56,7 @@ async fn every_answer_has_an_audit_id_and_is_not_cached() {
         assert_eq!(answer.status, status, "{target}");
         assert_eq!(answer.header("cache-control"), Some("no-cache, private"), "{target}");
         assert_eq!(answer.header("audit-id").map(str::len), Some(36), "{target}");
-        let own = send(&client, "GET", target, &[("audit-id", "mine")], None).await;
+        let own = client.ask("GET", target, &[("audit-id", "mine")], None).await;
         assert_eq!(own.header("audit-id"), Some("mine"), "{target}");
         assert!(answer.json().pointer("/metadata/selfLink").is_none(), "{target}");
     }
@@ -166,7 +160,7 @@ async fn with_a_token_file_everybody_is_asked() {
             403,
         ),
     ] {
-        let answer = send(&client, "GET", list, &headers, None).await;
+        let answer = client.ask("GET", list, &headers, None).await;
         assert_eq!(answer.status, status, "{headers:?}");
         if status != 200 {
             assert_eq!(answer.json()["kind"], "Status", "{headers:?}");
@@ -191,7 +185,7 @@ async fn parameters_mean_what_they_mean_and_nothing_else() {
     assert_eq!(count(&format!("{maps}?limit=1")).await, Some(1));
 
     for (target, status) in [(format!("{maps}/a"), 405), ("/apis".to_owned(), 200)] {
-        let head = send(&client, "HEAD", &target, &[], None).await;
+        let head = client.ask("HEAD", &target, &[], None).await;
         assert!(head.status == status && head.body.is_empty(), "{head:?}");
     }
 
@@ -201,16 +195,16 @@ async fn parameters_mean_what_they_mean_and_nothing_else() {
     assert_eq!(other.status, 400, "{}", other.json());
 
     let unsafely = format!("{maps}?ignoreStoreReadErrorWithClusterBreakingPotential=true");
-    let refused = send(&client, "DELETE", &unsafely, &[], None).await;
+    let refused = client.ask("DELETE", &unsafely, &[], None).await;
     assert_eq!(refused.status, 422, "{}", refused.json());
-    let gone = send(
-        &client,
-        "DELETE",
-        &format!("{maps}?watch=true&fieldSelector=metadata.name%3Da"),
-        &[],
-        None,
-    )
-    .await;
+    let gone = client
+        .ask(
+            "DELETE",
+            &format!("{maps}?watch=true&fieldSelector=metadata.name%3Da"),
+            &[],
+            None,
+        )
+        .await;
     assert_eq!(gone.status, 200, "{}", gone.json());
     assert_eq!(count(maps).await, Some(1));
     server.shutdown().await;
@@ -223,7 +217,7 @@ async fn long_answers_are_compressed_for_who_takes_it() {
     let maps = "/api/v1/namespaces/default/configmaps";
     for at in 0..4 {
         let body = json!({ "metadata": { "name": format!("m{at}") }, "data": { "k": "x".repeat(50_000) } });
-        assert_eq!(send(&client, "POST", maps, &[], Some(body)).await.status, 201);
+        assert_eq!(client.ask("POST", maps, &[], Some(body)).await.status, 201);
     }
     let gzip = ("accept-encoding", "gzip");
     let table = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
@@ -234,7 +228,7 @@ async fn long_answers_are_compressed_for_who_takes_it() {
         (format!("{maps}?includeObject=Object"), vec![gzip, table], true),
         (format!("{maps}/m0"), vec![gzip], false),
     ] {
-        let answer = send(&client, "GET", &target, &headers, None).await;
+        let answer = client.ask("GET", &target, &headers, None).await;
         assert_eq!(
             answer.header("content-encoding") == Some("gzip"),
             compressed,
@@ -262,18 +256,20 @@ async fn a_compressed_list_says_the_same_whether_its_parts_were_made_before_or_n
         json!({ "metadata": { "name": format!("m{at:02}") }, "data": data })
     };
     for at in 0..60 {
-        let created = send(&client, "POST", maps, &[], Some(body(at, "abc"))).await;
+        let created = client.ask("POST", maps, &[], Some(body(at, "abc"))).await;
         assert_eq!(created.status, 201);
     }
     for round in 0..4 {
         for target in [maps.to_owned(), format!("{maps}?limit=50")] {
-            let plain = send(&client, "GET", &target, &[], None).await;
-            let zipped = send(&client, "GET", &target, &[("accept-encoding", "gzip")], None).await;
+            let plain = client.ask("GET", &target, &[], None).await;
+            let zipped = client.ask("GET", &target, &[("accept-encoding", "gzip")], None).await;
             assert_eq!(zipped.header("content-encoding"), Some("gzip"), "{target} {round}");
             assert!(zipped.body == plain.body, "{target} {round}");
         }
         let changed = body(round * 7, "xyz");
-        let put = send(&client, "PUT", &format!("{maps}/m{:02}", round * 7), &[], Some(changed)).await;
+        let put = client
+            .ask("PUT", &format!("{maps}/m{:02}", round * 7), &[], Some(changed))
+            .await;
         assert_eq!(put.status, 200);
     }
     server.shutdown().await;
@@ -284,7 +280,7 @@ async fn a_compressed_list_says_the_same_whether_its_parts_were_made_before_or_n
 async fn documents_are_there_or_404() {
     let (server, client) = start(|_| {}).await;
     let accept = async |target: &str, accept: &str| {
-        let answer = send(&client, "GET", target, &[("accept", accept)], None).await;
+        let answer = client.ask("GET", target, &[("accept", accept)], None).await;
         (
             answer.status,
             answer.header("content-type").unwrap_or_default().to_owned(),
@@ -299,14 +295,9 @@ async fn documents_are_there_or_404() {
     assert_eq!(accept("/openapi/v2", "*/*").await.0, 404);
     let first = client.get("/openapi/v3/apis/apps/v1").await;
     let tag = first.header("etag").unwrap().to_owned();
-    let again = send(
-        &client,
-        "GET",
-        "/openapi/v3/apis/apps/v1",
-        &[("if-none-match", &tag)],
-        None,
-    )
-    .await;
+    let again = client
+        .ask("GET", "/openapi/v3/apis/apps/v1", &[("if-none-match", &tag)], None)
+        .await;
     assert_eq!((again.status, again.body.len()), (304, 0));
     server.shutdown().await;
 }
@@ -350,14 +341,9 @@ async fn warnings_stay_within_what_clients_take() {
     for at in 0..90 {
         body[format!("unknown{at:0100}")] = json!(1);
     }
-    let answer = send(
-        &client,
-        "POST",
-        "/api/v1/namespaces/default/configmaps",
-        &[],
-        Some(body),
-    )
-    .await;
+    let answer = client
+        .ask("POST", "/api/v1/namespaces/default/configmaps", &[], Some(body))
+        .await;
     let warnings = answer.headers.get_all("warning");
     let size: usize = warnings.iter().map(|value| value.len()).sum();
     assert!(
@@ -365,4 +351,71 @@ async fn warnings_stay_within_what_clients_take() {
         "{size}"
     );
     server.shutdown().await;
+}
+
+/// A clock whose time of day is moved; who sleeps, sleeps as ever.
+#[derive(Debug)]
+struct Shifted(Arc<dyn Clock>, ManualClock);
+
+impl Clock for Shifted {
+    fn now(&self) -> SystemTime {
+        self.1.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep(duration)
+    }
+}
+
+// covers: storage-api/UPD-12, storage-api/UPD-29
+#[tokio::test]
+async fn an_event_that_is_written_back_as_it_is_keeps_its_end() {
+    for watch_cache in [true, false] {
+        let time = Arc::new(Shifted(SystemClock::shared(), ManualClock::new(SystemTime::now())));
+        let storage = Storage::memory().with_watch_cache(watch_cache);
+        let storage = storage.with_clock(Arc::clone(&time) as Arc<dyn Clock>);
+        let (server, client) = start(|config| config.storage = storage).await;
+        let events = "/api/v1/namespaces/default/events";
+        let event = json!({
+            "metadata": { "name": "e" },
+            "involvedObject": { "kind": "Pod", "namespace": "default", "name": "p" },
+            "reason": "R",
+            "type": "Normal",
+        });
+        let created = client.ask("POST", events, &[], Some(event)).await;
+        assert_eq!(created.status, 201, "{}", created.json());
+        let (path, created) = (format!("{events}/e"), created.json());
+        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+        for _ in 0..3 {
+            time.1.advance(Duration::from_secs(15 * 60));
+            let put = client.ask("PUT", &path, &[], Some(created.clone())).await;
+            assert_eq!(
+                (put.status, version(&put.json())),
+                (200, version(&created)),
+                "{}",
+                put.json()
+            );
+            let merge = [("content-type", "application/merge-patch+json")];
+            let same = Some(json!({ "type": "Normal" }));
+            let patch = client.ask("PATCH", &path, &merge, same).await;
+            assert_eq!(
+                (patch.status, version(&patch.json())),
+                (200, version(&created)),
+                "{}",
+                patch.json()
+            );
+        }
+        // A change is written.
+        let merge = [("content-type", "application/merge-patch+json")];
+        let changed = client
+            .ask("PATCH", &path, &merge, Some(json!({ "count": 2 })))
+            .await
+            .json();
+        assert_ne!(version(&changed), version(&created), "{changed}");
+        server.shutdown().await;
+    }
 }

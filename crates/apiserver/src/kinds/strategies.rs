@@ -20,6 +20,17 @@ const EVENT_TTL: Duration = Duration::from_secs(3600);
 /// The finalizer that every namespace is born with.
 const KUBERNETES: &str = "kubernetes";
 
+/// Whether two drafts differ in nothing but the version that they were read at.
+fn says_the_same(one: &Draft<Value>, other: &Draft<Value>) -> bool {
+    let has_fields_of = |one: &Draft<Value>, other: &Draft<Value>| {
+        let mut fields = other.object.as_object().into_iter().flatten();
+        fields.all(|(name, value)| name == "metadata" || one.object.get(name) == Some(value))
+    };
+    let mut meta = one.meta.clone();
+    meta.resource_version.clone_from(&other.meta.resource_version);
+    meta == other.meta && has_fields_of(one, other) && has_fields_of(other, one)
+}
+
 /// The rules of a built-in kind.
 #[derive(Debug, Clone)]
 pub(crate) struct BuiltinStrategy {
@@ -179,12 +190,14 @@ impl Strategy<Value> for BuiltinStrategy {
         }
     }
 
-    fn ttl(&self, _: &RequestContext, _: &Draft<Value>, _: Option<&Draft<Value>>) -> Result<Ttl> {
+    fn ttl(&self, _: &RequestContext, new: &Draft<Value>, old: Option<&Draft<Value>>) -> Result<Ttl> {
         let event = matches!(
             (&*self.entry.group, &*self.entry.resource),
             ("" | "events.k8s.io", "events")
         );
-        Ok(if event { Ttl::After(EVENT_TTL) } else { Ttl::Keep })
+        // Events live on from their last change; one that is written back as it is keeps its end, and is not written.
+        let renewed = event && old.is_none_or(|old| !says_the_same(new, old));
+        Ok(if renewed { Ttl::After(EVENT_TTL) } else { Ttl::Keep })
     }
 
     fn returns_deleted_object(&self) -> bool {

@@ -50,7 +50,23 @@ impl Client {
 
     /// A GET without headers.
     pub(crate) async fn get(&self, target: &str) -> Answer {
-        self.send("GET", target, &[], None).await.unwrap()
+        self.ask("GET", target, &[], None).await
+    }
+
+    /// Sends a request, with a JSON document or none, and reads the whole answer.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let headers: Vec<_> = headers.collect();
+        let body = body.map(|body| body.to_string().into());
+        self.send(method, target, &headers, body).await.unwrap()
     }
 
     /// Sends a request and reads the whole answer.
