@@ -17,8 +17,9 @@ use crate::record::Version;
 /// A version that a read found in the index, its value still to be fetched.
 type Found = (Arc<str>, Version);
 
-/// Values that one turn reads at most.
-const VALUES_PER_TURN: usize = 256;
+/// Values that one turn reads at most. They lie in one piece, which can be used again when the last of them is gone: the
+/// smaller, the sooner.
+const VALUES_PER_TURN: usize = 128;
 /// Keys that are walked before other tasks get their turn.
 const KEYS_PER_TURN: usize = 4096;
 /// A read without a revision starts anew when compaction overtook it; so often at most.
@@ -113,6 +114,9 @@ impl Engine {
             .collect();
         if missing.is_empty() {
             return Ok(values);
+        }
+        if missing.len() == wanted.len() {
+            return self.reader.values(wanted).await;
         }
         let asked = missing.iter().filter_map(|at| wanted.get(*at).cloned()).collect();
         for (at, value) in missing.into_iter().zip(self.reader.values(asked).await?) {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 /// Pieces that are kept for the next turns at most, and the bytes of all of them.
-const FREE: usize = 8;
-const FREE_BYTES: usize = 8 << 20;
+const FREE: usize = 32;
+const FREE_BYTES: usize = 12 << 20;
 /// The part that a new piece is larger than what it is made for.
 const SPARE: usize = 16;
 
@@ -143,7 +143,7 @@ mod tests {
             assert_eq!(bytes, pool.free_bytes);
             (pool.free.len(), bytes)
         };
-        let small: Vec<_> = (0..20).map(|n| fill(&slabs, n, 1000)).collect();
+        let small: Vec<_> = (0..40).map(|n| fill(&slabs, n, 1000)).collect();
         drop(small);
         assert_eq!(free().0, FREE);
         let large: Vec<_> = (0..5).map(|n| fill(&slabs, n, FREE_BYTES / 3)).collect();
