@@ -109,6 +109,10 @@ pub fn run<H: Harness, F: Future<Output = ()>>(name: &str, needs: &[Ability], ca
         ));
         return;
     }
+    if let Some(why) = H::missing() {
+        say(&format!("skipped {name}: {why}"));
+        return;
+    }
     in_time(async { case(H::start().await).await });
 }
 
