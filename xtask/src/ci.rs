@@ -13,6 +13,9 @@ use crate::{edges, process, publish, test, tidy, tools};
 const CARGO_HACK: (&str, &str) = ("cargo-hack@0.6.46", "cargo-hack");
 const CARGO_DENY: (&str, &str) = ("cargo-deny@0.20.2", "cargo-deny");
 
+/// Seeds that the simulation of the cache runs with.
+const SIMULATED_SEEDS: &str = "10000";
+
 /// `cargo xtask ci`
 pub(crate) fn run(workspace: &Workspace, full: bool) -> Result<()> {
     let mut sections = Sections::default();
@@ -33,6 +36,7 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Result<()> {
         sections.run("minimal versions", || minimal_versions(workspace));
         sections.run("deny", || deny(workspace));
         sections.run("packages", || publish::run(workspace, true));
+        sections.run("simulation of the cache: 10,000 seeds", || simulation(workspace));
     }
     sections.finish(if full { "ci --full" } else { "ci" })
 }
@@ -123,6 +127,16 @@ fn minimal_versions(workspace: &Workspace) -> Result<()> {
         .args(EVERYTHING)
         .env("CARGO_TARGET_DIR", side(workspace, "minimal-versions"));
     process::run(as_a_program(&mut check).current_dir(&copy))
+}
+
+/// The cache under faults, in many more orders of events than every run of the tests tries. A seed that fails is named.
+fn simulation(workspace: &Workspace) -> Result<()> {
+    let mut command = workspace.cargo(&["test", "--release", "-p", "apiserver-storage-cacher", "--lib"]);
+    process::run(
+        command
+            .args(["sim::", "--", "--nocapture"])
+            .env("SIM_SEEDS", SIMULATED_SEEDS),
+    )
 }
 
 fn deny(workspace: &Workspace) -> Result<()> {
