@@ -15,15 +15,26 @@ use crate::workspace::Workspace;
 
 /// The lines of etcd that are promised; the main run may be on another one.
 const PROMISED: [EtcdVersion; 2] = [OLDEST, EtcdVersion::Minor(3, 5)];
-/// Its packages are older than the releases of that line whose progress can be believed.
 const OLDEST: EtcdVersion = EtcdVersion::Minor(3, 4);
 const PACKAGE: &str = "apiserver-storage-etcd3";
 /// The file of the package's tests that runs the suite.
 const SUITE: &str = "conformance";
-/// Its cases on the backend itself. What encryption and the cache add is the same however many servers there are.
-const ON_CLUSTERS: [&str; 2] = ["plain::", "progress::"];
-/// Tests of caches on servers whose reports of progress are not to be believed: a cache refuses there what it cannot do
-/// (lists that go over into watches, minimal revisions that another kind moved), and those tests are about just that.
+/// Its cases on the backend itself, and those of reads and watches through a cache, which are told of progress by one member
+/// and ask another one where the store is. What encryption adds is the same however many servers there are.
+const ON_CLUSTERS: [&str; 8] = [
+    "plain::",
+    "progress::",
+    "cached::get::",
+    "cached::list::",
+    "cached::matrix::",
+    "cached::watch::",
+    "cached::counter::",
+    "cached::history::",
+];
+/// Tests of caches, left out on servers whose reports of progress are not to be believed: a cache refuses there what it
+/// cannot do (lists that go over into watches, minimal revisions that another kind moved), and those tests are about just
+/// that. The releases of 3.4 that can be had by package or with a known checksum are all too old; they run where `$ETCD`
+/// names a newer one.
 const CACHES: [&str; 2] = ["cached", "caches"];
 /// Tells the suite how many servers its clusters have.
 const MEMBERS: &str = "APISERVER_ETCD_MEMBERS";
@@ -72,6 +83,10 @@ impl Runs<'_> {
         let name = format!("etcd-{version}-members-{members}");
         let mut log = File::create(record::folder(self.workspace).join(format!("{name}.log")))?;
         let mut bad = Vec::new();
+        let caches = tools.etcd_reports_progress()?;
+        if !caches {
+            println!("this etcd reports no progress that can be believed: tests of caches are left out");
+        }
         let chosen = |target: &str| {
             if members == 1 {
                 is_file_of_tests(target)
@@ -86,7 +101,7 @@ impl Runs<'_> {
             let mut parser = Parser::new(self.workspace.root(), self.executables);
             // What cargo prints before each executable.
             parser.line(&format!("Running tests/{target}.rs ({})", path.display()));
-            let command = self.command(tools, path, version, members);
+            let command = self.command(tools, path, members, caches);
             let status = follow(command, &mut parser, &mut log).with_context(|| path.display().to_string())?;
             if !status.success() || failures(&parser.tests) > 0 || parser.tests.is_empty() {
                 bad.push(format!("{target}: {status}"));
@@ -103,7 +118,7 @@ impl Runs<'_> {
         Ok(())
     }
 
-    fn command(&self, tools: &Tools, executable: &Path, version: EtcdVersion, members: u32) -> Command {
+    fn command(&self, tools: &Tools, executable: &Path, members: u32, caches: bool) -> Command {
         let mut command = Command::new(executable);
         // As cargo starts them, but more at a time: starting servers is mostly waiting.
         let folder = PACKAGE.strip_prefix("apiserver-").unwrap_or(PACKAGE);
@@ -115,7 +130,7 @@ impl Runs<'_> {
         if members > 1 {
             command.args(ON_CLUSTERS);
         }
-        if version == OLDEST {
+        if !caches {
             command.args(CACHES.iter().flat_map(|tests| ["--skip", tests]));
         }
         tools.export(&mut command);

@@ -40,6 +40,16 @@ impl Version {
     }
 }
 
+impl Version {
+    /// Of an etcd: from these on progress never runs ahead of events.
+    fn reports_progress(self) -> bool {
+        match (self.0, self.1) {
+            (3, 4) => self >= Self(3, 4, 31),
+            _ => self >= Self(3, 5, 13),
+        }
+    }
+}
+
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}.{}", self.0, self.1, self.2)
@@ -157,6 +167,11 @@ impl Tools {
             etcdctl,
             ..self.clone()
         })
+    }
+
+    /// Whether what this etcd reports of the progress of watches can be believed; caches do more where it can.
+    pub(crate) fn etcd_reports_progress(&self) -> Result<bool> {
+        Ok(version_of(&self.etcd, &["--version"])?.reports_progress())
     }
 
     /// Tells a command, and what it starts, where the programs are and that they may not be missing.
@@ -405,6 +420,21 @@ mod tests {
         assert!(!EtcdVersion::Minor(3, 4).accepts(Version(3, 5, 1)));
         assert_eq!("3.4".parse(), Ok(EtcdVersion::Minor(3, 4)));
         assert!("three".parse::<EtcdVersion>().is_err());
+    }
+
+    #[test]
+    fn progress_is_believed_from_fixed_releases_on() {
+        for (version, want) in [
+            (Version(3, 4, 23), false),
+            (Version(3, 4, 30), false),
+            (Version(3, 4, 31), true),
+            (Version(3, 5, 12), false),
+            (Version(3, 5, 13), true),
+            (Version(3, 6, 0), true),
+            (Version(3, 3, 99), false),
+        ] {
+            assert_eq!(version.reports_progress(), want, "{version}");
+        }
     }
 
     #[test]
