@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use apiserver_storage_api::{
     Check, CreateOptions, DeleteOptions, Encoded, Entry, GetOptions, Key, List, ListOptions, NotReady, ResourceInfo,
-    Result, Revision, Scope, Stats, Storage, Update, UpdateOptions, Watch, WatchOptions,
+    Result, Revision, Scope, Stats, Storage, StorageError, Update, UpdateOptions, Watch, WatchOptions,
 };
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
@@ -43,7 +43,9 @@ use crate::feed;
 use crate::freshness::{Now, Waiters};
 use crate::history::Back;
 use crate::metrics::Metrics;
+use crate::planted::{Bug, planted};
 use crate::reminders::Reminders;
+use crate::shown::Shown;
 use crate::status::{State, Status};
 
 /// Watches of one cache that may read from the storage below at once, because they begin before the log.
@@ -72,10 +74,8 @@ pub(crate) struct Shared {
     pub(crate) now: Now,
     /// The backend said that it has no trustworthy progress. Forgotten with every new watch of the backend.
     pub(crate) no_progress: AtomicBool,
-    /// What readers were shown from the backend: nobody is shown an earlier state after that.
-    pub(crate) shown: ArcSwapOption<Shown>,
-    /// The backend is at an earlier revision than the cache.
-    pub(crate) went_back: AtomicBool,
+    /// What somebody was shown: nobody is shown an earlier state after that.
+    pub(crate) shown: Arc<Shown>,
     /// Something for the feed to look at: a reader waits, or the backend went back.
     pub(crate) feed_wake: Notify,
     pub(crate) reminders: Reminders,
@@ -88,13 +88,6 @@ pub(crate) struct Shared {
     /// The open watches.
     pub(crate) watchers: Arc<Count>,
     pub(crate) metrics: Arc<Metrics>,
-}
-
-/// The latest state of a store that a reader was shown from below.
-#[derive(Debug)]
-pub(crate) struct Shown {
-    pub(crate) store: Option<Arc<str>>,
-    pub(crate) revision: Revision,
 }
 
 /// How many there are.
@@ -177,8 +170,7 @@ impl Cacher {
             waiters: Waiters::default(),
             now: Now::default(),
             no_progress: AtomicBool::new(false),
-            shown: ArcSwapOption::empty(),
-            went_back: AtomicBool::new(false),
+            shown: Arc::default(),
             feed_wake: Notify::new(),
             reminders: Reminders::new(config.bookmark_period),
             places: Places::new(&config),
@@ -249,6 +241,7 @@ impl Shared {
     pub(crate) fn close(&self) {
         self.status.set(State::Closed, self.config.clock.monotonic());
         let effects = self.core.lock().close();
+        self.shown.list_ends();
         effects.perform();
         self.waiters.dismiss();
     }
@@ -282,8 +275,8 @@ impl Shared {
 
     /// The state at hand, if it is kept up to date.
     pub(crate) fn current(&self) -> Option<Arc<Root>> {
-        let went_back = self.went_back.load(Ordering::Acquire);
-        self.loaded().filter(|_| self.status.is_ready() && !went_back)
+        let is_doubted = self.shown.floor().is_doubted();
+        self.loaded().filter(|_| self.status.is_ready() && !is_doubted)
     }
 
     /// The cached object as a hint for a write, unless the caller has one. Wrong ones cost time, never correctness.
@@ -329,7 +322,8 @@ impl Storage for Cacher {
     }
 
     async fn create(&self, key: &Key, value: Encoded, options: CreateOptions) -> Result<Entry> {
-        self.shared.inner.create(key, value, options).await
+        let written = self.shared.inner.create(key, value, options).await;
+        self.shared.told(key, written).await
     }
 
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
@@ -342,7 +336,8 @@ impl Storage for Cacher {
 
     async fn guaranteed_update(&self, key: &Key, mut options: UpdateOptions, update: &mut dyn Update) -> Result<Entry> {
         options.suggestion = self.shared.suggestion(key, options.suggestion);
-        self.shared.inner.guaranteed_update(key, options, update).await
+        let written = self.shared.inner.guaranteed_update(key, options, update).await;
+        self.shared.told(key, written).await
     }
 
     async fn delete(&self, key: &Key, mut options: DeleteOptions, check: &mut dyn Check) -> Result<Entry> {
@@ -350,7 +345,8 @@ impl Storage for Cacher {
         if !options.unreadable {
             options.suggestion = self.shared.suggestion(key, options.suggestion);
         }
-        self.shared.inner.delete(key, options, check).await
+        let written = self.shared.inner.delete(key, options, check).await;
+        self.shared.told(key, written).await
     }
 
     async fn watch(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
@@ -384,9 +380,50 @@ impl Storage for Cacher {
 }
 
 impl Shared {
-    /// A reader has noticed that the backend is behind the cache: another store, or an older one.
-    pub(crate) fn suspect_reset(&self) {
-        self.went_back.store(true, Ordering::Release);
+    /// Somebody has noticed that the backend is not what a state at hand is of: another store, or an older one.
+    pub(crate) fn suspect_reset(&self, about: &Root) {
+        self.shown.doubt(|| {
+            let root = self.loaded();
+            root.is_some_and(|root| root.store == about.store && root.revision >= about.revision)
+        });
         self.feed_wake.notify_one();
+    }
+
+    /// What the storage below answers about one object is shown to somebody.
+    pub(crate) async fn told(&self, key: &Key, answer: Result<Entry>) -> Result<Entry> {
+        match &answer {
+            Ok(_) if planted(Bug::ForgetsWritten) => {}
+            Ok(entry) => self.shown.record(entry.revision()),
+            Err(StorageError::Conflict { stored: Some(at), .. }) => self.shown.record(*at),
+            Err(StorageError::KeyNotFound { .. }) => self.told_undated(|root| root.get(key.as_str()).is_none()).await?,
+            Err(StorageError::KeyExists { .. }) => self.told_undated(|root| root.get(key.as_str()).is_some()).await?,
+            Err(StorageError::Unreadable { .. }) => {
+                let is_unreadable = |entry: &Entry| entry.unreadable_reason().is_some();
+                self.told_undated(|root| root.get(key.as_str()).is_some_and(is_unreadable))
+                    .await?;
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    /// Somebody is told that an object is there, or is not, and nobody says since when. Nothing is to be recorded where
+    /// the state at hand says the same and nobody was shown a later one. Else that state catches up, or the storage below
+    /// is asked where it is.
+    async fn told_undated(&self, is_said_by: impl Fn(&Root) -> bool) -> Result<()> {
+        let floor = self.shown.floor();
+        let root = match self.loaded() {
+            None if !self.shown.is_listing() => return Ok(()),
+            _ if self.no_progress.load(Ordering::Acquire) || planted(Bug::ForgetsUndated) => return Ok(()),
+            Some(root) if !floor.allows(root.revision) => match floor.revision() {
+                Some(shown) => self.reach(shown, true).await.ok(),
+                None => None,
+            },
+            root => root,
+        };
+        if !root.is_some_and(|root| is_said_by(&root)) {
+            self.shown.record(self.now.ask(&self.inner).await?.revision);
+        }
+        Ok(())
     }
 }

@@ -273,7 +273,7 @@ impl Feed {
             tokio::select! {
                 biased;
                 () = shared.feed_wake.notified() => {
-                    if shared.went_back.load(Ordering::Acquire) {
+                    if shared.shown.floor().is_doubted() {
                         return Over::Relist("the storage went back to an earlier revision".into());
                     }
                     if aside.asking.is_none() {

@@ -36,6 +36,7 @@ mod freshness;
 mod history;
 mod load;
 mod read;
+mod shown;
 mod watch;
 mod watcher;
 

@@ -4,14 +4,13 @@
 //   them as they are; there is no map in between, and readers are not kept waiting (also OPP-07).
 // concerns: storage-cacher/SCALE-07: what a start costs beyond the storage's own list is one pass over the entries.
 
-use std::sync::atomic::Ordering;
-
 use apiserver_storage_api::time::jitter;
 use apiserver_storage_api::{Entry, ListAt, ListOptions, OnUnreadable, Scope, StorageError};
 use futures::StreamExt;
 
 use crate::core::Listed;
 use crate::feed::{Feed, NotLoaded};
+use crate::planted::{Bug, planted};
 use crate::status::State;
 
 impl Feed {
@@ -23,6 +22,7 @@ impl Feed {
             unreadable: OnUnreadable::Include,
             ..ListOptions::default()
         };
+        shared.shown.list_begins();
         let before = shared.inner.store_id().await?;
         let list = shared.inner.list(&Scope::all(shared.info.prefix()), options).await?;
         let revision = list.revision();
@@ -54,13 +54,16 @@ impl Feed {
         let now = self.now();
         let store_id = store.as_deref().map(Into::into);
         let listed = Listed::new(revision, store_id, entries, shared.info.indexes(), shared.loaded());
-        shared.went_back.store(false, Ordering::Release);
+        if planted(Bug::TrustsTooEarly) {
+            shared.shown.take_over(|| ());
+            shared.config.clock.sleep(shared.config.retry_pause).await;
+        }
         let effects = {
             let mut core = shared.core.lock();
             if shared.status.is_closed() {
                 return Err(StorageError::Closed.into());
             }
-            core.take_over(listed)
+            shared.shown.take_over(|| core.take_over(listed))
         };
         shared.status.set(State::Ready, now);
         effects.perform();
@@ -79,6 +82,7 @@ impl Feed {
             "more is stored than the cache may keep: it is served from the storage below"
         );
         shared.status.set(State::Uncached, self.now());
+        shared.shown.list_ends();
         shared.metrics.uncached.set(1.0);
         let effects = shared.core.lock().unload();
         effects.perform();

@@ -30,13 +30,23 @@ pub(crate) enum Bug {
     DoesNotWait,
     /// What was shown from below is forgotten, and an earlier state shown after it.
     ForgetsShown,
+    /// Who asks for a revision is shown it, although somebody was shown a later one.
+    TakesAskedForShown,
+    /// What a write answered is forgotten.
+    ForgetsWritten,
+    /// What a watch told that reads from below is forgotten.
+    ForgetsToldBelow,
+    /// That an object is not there, or is, is forgotten when it was said without a revision.
+    ForgetsUndated,
+    /// The state of an earlier store is trusted again before that of the new one has come.
+    TrustsTooEarly,
     /// Revisions of another store pass for the cache's own.
     TrustsAnyStore,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::SkipsEvent,
         Self::DoublesEvent,
         Self::SplitsBatch,
@@ -50,6 +60,11 @@ impl Bug {
         Self::ForgetsToUndo,
         Self::DoesNotWait,
         Self::ForgetsShown,
+        Self::TakesAskedForShown,
+        Self::ForgetsWritten,
+        Self::ForgetsToldBelow,
+        Self::ForgetsUndated,
+        Self::TrustsTooEarly,
         Self::TrustsAnyStore,
     ];
 }

@@ -3,8 +3,8 @@
 //! | asked for | answered from |
 //! |---|---|
 //! | get, most recent | below: one read there is as cheap as asking for the revision |
-//! | get or list, any | the state at hand |
-//! | get or list, not older than R | the state at hand once it has reached R |
+//! | get or list, any | the state at hand once it has reached what somebody was shown; else below |
+//! | get or list, not older than R | the state at hand once it has reached R, and what somebody was shown |
 //! | list, most recent; continue at the latest | the state at hand once it has reached the backend's revision of after the call; else below |
 //! | list, exactly R; continue at R | the state of R while history reaches back to it; else below |
 //!
@@ -43,13 +43,14 @@ use apiserver_storage_api::{
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 
-use crate::cacher::{Shared, Shown};
+use crate::cacher::Shared;
 use crate::core::root::{Released, Root, Selected, Step, Walk, is_selected};
 use crate::metrics::{Fallback, Metrics};
 use crate::planted::{Bug, planted};
+use crate::shown::Floor;
 
-/// Objects that are looked at in one go. A list that is through with less comes in one piece.
-const CHUNK: usize = 4_096;
+/// Objects that are looked at in one go. A list that is through with less comes in one piece. The simulation has a few.
+const CHUNK: usize = if cfg!(test) { 3 } else { 4_096 };
 /// When a reader is told to come back for a revision that was not reached.
 const RETRY_FRESHNESS: Duration = Duration::from_secs(1);
 
@@ -67,17 +68,14 @@ pub(crate) enum Behind {
 impl Shared {
     pub(crate) async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
         self.check_key(key.as_str())?;
-        let root = match (options.at, self.loaded()) {
-            (ReadAt::MostRecent, _) | (_, None) => None,
-            (ReadAt::Any, Some(root)) => self.not_before_shown(root).await,
-            (ReadAt::NotOlderThan(revision), Some(_)) => self.reach_or_ask(revision).await?,
+        let root = match options.at {
+            ReadAt::MostRecent => None,
+            ReadAt::Any => self.not_before_shown(None).await?,
+            ReadAt::NotOlderThan(revision) => self.not_before_shown(Some(revision)).await?,
         };
         let Some(root) = root else {
-            let entry = self.inner.get(key, options).await?;
-            if let Some(root) = self.loaded() {
-                self.show(&root.store, entry.revision());
-            }
-            return Ok(entry);
+            let entry = self.inner.get(key, options).await;
+            return self.told(key, entry).await;
         };
         let entry = root
             .get(key.as_str())
@@ -90,11 +88,10 @@ impl Shared {
         self.check_scope(scope)?;
         match &options.at {
             ListAt::Any => {
-                let root = match self.at_hand(scope, &options).await? {
-                    Some(root) => self.not_before_shown(root).await,
-                    None => None,
-                };
-                match root {
+                if self.at_hand(scope, &options).await?.is_none() {
+                    return self.below(scope, options).await;
+                }
+                match self.not_before_shown(None).await? {
                     // Clients that take any state have always been given all of it.
                     Some(root) => {
                         let options = ListOptions { limit: None, ..options };
@@ -108,7 +105,7 @@ impl Shared {
                 if self.at_hand(scope, &options).await?.is_none() {
                     return self.below(scope, options).await;
                 }
-                match self.reach_or_ask(revision).await? {
+                match self.not_before_shown(Some(revision)).await? {
                     Some(root) => self.serve(&root, root.revision, scope, None, options),
                     None => self.below(scope, options).await,
                 }
@@ -170,7 +167,7 @@ impl Shared {
     /// belong to another kind, so that only a progress report can bring the cache there; who waits for it can be served
     /// by the backend, and does not wait for a cache that does not move.
     pub(crate) async fn reach(&self, revision: Revision, consistent: bool) -> Result<Arc<Root>, Behind> {
-        if self.went_back.load(Ordering::Acquire) {
+        if self.shown.floor().is_doubted() {
             // Somebody was answered by another store already; its revisions say nothing about this state.
             return Err(Behind::Gone);
         }
@@ -238,58 +235,48 @@ impl Shared {
         }
     }
 
-    /// The state at hand, unless a reader was shown a later one already; then that, or none: the storage below knows.
-    /// Where the storage reports no progress the cache may not get there for long, and what is at hand is all there is.
-    async fn not_before_shown(&self, root: Arc<Root>) -> Option<Arc<Root>> {
-        if planted(Bug::ForgetsShown) {
-            return Some(root);
-        }
-        if self.went_back.load(Ordering::Acquire) {
-            return None;
-        }
-        let shown = {
-            let shown = self.shown.load();
-            let of_this_store = shown.as_ref().filter(|shown| shown.store == root.store);
-            of_this_store.map(|shown| shown.revision)
+    /// The state once it is not older than asked, nor than what somebody was shown; none: the storage below knows.
+    /// Where the storage reports no progress the cache may not get for long to what was shown, and what is at hand is all
+    /// there is.
+    async fn not_before_shown(&self, least: Option<Revision>) -> Result<Option<Arc<Root>>> {
+        let floor = match self.shown.floor() {
+            _ if planted(Bug::ForgetsShown) || least.is_some() && planted(Bug::TakesAskedForShown) => Floor::NONE,
+            floor => floor,
         };
-        match shown {
-            Some(shown) if shown > root.revision && !self.no_progress.load(Ordering::Acquire) => {
-                self.reach(shown, true).await.ok()
-            }
-            _ => Some(root),
+        let Some(root) = self.loaded() else { return Ok(None) };
+        if floor.allows(root.revision) && least.is_none_or(|least| root.revision >= least) {
+            return Ok(Some(root));
+        }
+        if floor.is_doubted() {
+            return Ok(None);
+        }
+        let no_progress = self.no_progress.load(Ordering::Acquire);
+        match (least, floor.revision()) {
+            // Who asks for more than was shown may be ahead of the storage, too.
+            (Some(least), _) if no_progress || floor.allows(least) => self.reach_or_ask(least).await,
+            (_, Some(shown)) if !no_progress => Ok(self.reach(shown, true).await.ok()),
+            _ => Ok(Some(root)),
         }
     }
 
-    /// A reader is shown the store below as of this revision.
-    fn show(&self, store: &Option<Arc<str>>, revision: Revision) {
-        let is_known = |shown: &Option<Arc<Shown>>| {
-            let shown = shown.as_ref();
-            shown.is_some_and(|shown| shown.store == *store && shown.revision >= revision)
-        };
-        if is_known(&self.shown.load()) {
-            return;
+    /// A reader is shown a list from below, which may be the first that is heard of another store. `floor` and `root` are
+    /// of before the question.
+    async fn show_list(&self, revision: Revision, floor: Floor, root: Option<&Root>) -> Result<()> {
+        let store = self.inner.store_id().await?;
+        if let Some(root) = self.loaded().filter(|root| root.store.as_deref() != store.as_deref()) {
+            self.suspect_reset(&root);
         }
-        self.shown.rcu(|shown| match is_known(shown) {
-            true => shown.clone(),
-            false => Some(Arc::new(Shown {
-                store: store.clone(),
-                revision,
-            })),
-        });
-    }
-
-    /// A reader is shown a list from below, which may be the first that is heard of another store.
-    async fn show_list(&self, revision: Revision) -> Result<()> {
-        let store: Option<Arc<str>> = self.inner.store_id().await?.map(Into::into);
-        if self.loaded().is_some_and(|root| root.store != store) {
-            self.suspect_reset();
+        if let Some(root) = root.filter(|_| !floor.is_doubted() && !floor.allows(revision)) {
+            // More was shown of that store than this one has.
+            self.suspect_reset(root);
         }
-        self.show(&store, revision);
+        self.shown.record(revision);
         Ok(())
     }
 
     /// A list that reflects everything that was acknowledged before it was asked for.
     async fn consistent(&self, scope: &Scope, start: Option<String>, options: ListOptions) -> Result<List> {
+        let floor = self.shown.floor();
         let Some(before) = self.current().filter(|_| !self.no_progress.load(Ordering::Acquire)) else {
             return self.below(scope, options).await;
         };
@@ -298,9 +285,10 @@ impl Shared {
             .ask(&self.inner)
             .await
             .inspect_err(|_| self.metrics.consistent_read(false, Fallback::No))?;
-        if !planted(Bug::TrustsAnyStore) && (now.revision < before.revision || now.store != before.store) {
+        let is_behind = now.revision < before.revision || !floor.allows(now.revision);
+        if !planted(Bug::TrustsAnyStore) && (is_behind || now.store != before.store) {
             // The cache knows of revisions that the backend never had: it is another store now.
-            self.suspect_reset();
+            self.suspect_reset(&before);
             return self.below(scope, options).await;
         }
         let now = now.revision;
@@ -368,9 +356,16 @@ impl Shared {
     /// A list from the storage below, under the limit.
     async fn below(&self, scope: &Scope, options: ListOptions) -> Result<List> {
         let place = self.places.take(&self.config).await?;
+        let (floor, root) = match options.at {
+            // An earlier state is no sign of an earlier store.
+            ListAt::Exact(_) | ListAt::Continue(_) => (Floor::NONE, None),
+            _ => (self.shown.floor(), self.loaded()),
+        };
         let list = self.inner.list(scope, options).await?;
         let revision = list.revision();
-        self.show_list(revision).await?;
+        self.show_list(revision, floor, root.as_deref()).await?;
+        // A list of a large state is read for long, and what it began with is not kept for it.
+        drop(root);
         let end = self.config.clock.monotonic() + self.config.backend_list_time;
         Ok(List::new(
             revision,

@@ -35,6 +35,7 @@
 // deviates: storage-cacher/IVAL-07: the initial state is walked in its scope or index, and nothing is copied.
 // deviates: storage-cacher/BKM-02: watchers are spread over sixty slots of the period instead of one-second buckets.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -51,10 +52,11 @@ use crate::core::{Forgotten, From, Subscription};
 use crate::freshness::Present;
 use crate::planted::{Bug, planted};
 use crate::read::{Behind, exhausted, too_large};
+use crate::shown::{Floor, Shown};
 use crate::watcher::Watcher;
 
 /// A watch whose initial state has more objects than this keeps that state alive while it is being read.
-const HEAVY: usize = 4_096;
+const HEAVY: usize = if cfg!(test) { 3 } else { 4_096 };
 /// When a client is told to come back for a watch that there was no room for.
 const RETRY_WATCH: Duration = Duration::from_secs(1);
 /// After how much silence a watch that reads below asks for progress the first time.
@@ -94,6 +96,10 @@ impl Shared {
             .is_some_and(|store| *store != subscription.root.store)
         {
             // Another store was listed in between, or is yet to be.
+            return Err(self.status.too_many_requests(self.config.clock.monotonic()));
+        }
+        if !begin.floor.allows(subscription.root.revision) {
+            // It was listed again since, and somebody was shown more in the meantime.
             return Err(self.status.too_many_requests(self.config.clock.monotonic()));
         }
         let initial = matches!(options.start, WatchStart::InitialState(_)).then(|| {
@@ -141,8 +147,10 @@ impl Shared {
         let watch = self.inner.watch(scope, options).await?;
         let watch = watch.take_until(self.status.ended().boxed());
         let open = Open::new(&self.watchers);
+        let shown = Arc::clone(&self.shown);
         Ok(Watch::new(watch.map(move |item| {
             let _held = (&place, &open);
+            record(&shown, &item);
             item
         })))
     }
@@ -206,10 +214,13 @@ impl Shared {
             from: From::Tail,
             seen: None,
             store: None,
+            floor: Floor::NONE,
         };
         match start {
-            WatchStart::InitialState(ReadAt::Any) => {}
-            WatchStart::InitialState(ReadAt::NotOlderThan(revision)) => self.reach_for_watch(revision, false).await?,
+            WatchStart::InitialState(ReadAt::Any) => begin.floor = self.reach_shown(None).await?,
+            WatchStart::InitialState(ReadAt::NotOlderThan(revision)) => {
+                begin.floor = self.reach_shown(Some(revision)).await?;
+            }
             WatchStart::InitialState(ReadAt::MostRecent) => {
                 let now = self.ask_now().await?;
                 if !planted(Bug::DoesNotWait) {
@@ -229,13 +240,44 @@ impl Shared {
     }
 
     async fn ask_now(&self) -> Result<Present> {
-        let before = self.loaded();
+        let (floor, before) = (self.shown.floor(), self.loaded());
         let now = self.now.ask(&self.inner).await?;
-        if before.is_some_and(|before| now.revision < before.revision || now.store != before.store) {
-            self.suspect_reset();
+        let is_behind = |at: Revision| now.revision < at || !floor.allows(now.revision);
+        if let Some(before) = before.filter(|before| is_behind(before.revision) || now.store != before.store) {
+            self.suspect_reset(&before);
             return Err(self.status.too_many_requests(self.config.clock.monotonic()));
         }
         Ok(now)
+    }
+
+    /// Waits until an initial state may be as early as asked, and not earlier than what somebody was shown; as for reads,
+    /// but what is not reached is not had from below.
+    async fn reach_shown(&self, least: Option<Revision>) -> Result<Floor> {
+        let floor = match self.shown.floor() {
+            _ if planted(Bug::ForgetsShown) => Floor::NONE,
+            // Without progress the cache may not get there for long.
+            floor if !floor.is_doubted() && self.no_progress.load(Ordering::Acquire) => Floor::NONE,
+            floor => floor,
+        };
+        match (least, floor.revision()) {
+            _ if floor.is_doubted() => return Err(self.status.too_many_requests(self.config.clock.monotonic())),
+            (Some(least), shown) if shown.is_none_or(|shown| shown <= least) => {
+                self.reach_for_watch(least, false).await?;
+            }
+            (_, Some(shown)) => self
+                .reach(shown, false)
+                .await
+                .map(drop)
+                .map_err(|behind| match behind {
+                    Behind::Timeout(at) => StorageError::TooManyRequests {
+                        cause: format!("the watch cache is at revision {at}, and {shown} was shown already"),
+                        retry_after: RETRY_WATCH,
+                    },
+                    Behind::NoProgress | Behind::Gone => self.status.too_many_requests(self.config.clock.monotonic()),
+                })?,
+            (_, None) => {}
+        }
+        Ok(floor)
     }
 
     async fn reach_for_watch(&self, revision: Revision, consistent: bool) -> Result<()> {
@@ -269,6 +311,18 @@ struct Begin {
     seen: Option<Revision>,
     /// The store that this is a revision of, where that is known.
     store: Option<Option<Arc<str>>>,
+    /// What the state at hand must have reached, where the watch begins with it.
+    floor: Floor,
+}
+
+/// What is told from below is shown to somebody.
+fn record(shown: &Shown, item: &Result<WatchItem>) {
+    match item {
+        _ if planted(Bug::ForgetsToldBelow) => {}
+        Ok(WatchItem::Batch(batch)) => shown.record(batch.revision),
+        Ok(WatchItem::Progress(revision) | WatchItem::InitialEnd(revision)) => shown.record(*revision),
+        _ => {}
+    }
 }
 
 /// A watch that reads from the storage below until the log has what comes next.
@@ -310,6 +364,7 @@ impl CatchUp {
                     from: From::After(revision),
                     seen: Some(revision),
                     store: Some(self.store.clone()),
+                    floor: Floor::NONE,
                 };
                 if let Ok(watch) = shared.follow(&self.scope, &self.options, &begin) {
                     self.stage = Stage::Cached(watch);
@@ -323,6 +378,9 @@ impl CatchUp {
                     () = asking => continue,
                 },
             };
+            if let (Some(shared), Some(item)) = (self.shared.upgrade(), &item) {
+                record(&shared.shown, item);
+            }
             self.delivered = match &item {
                 Some(Ok(WatchItem::Batch(batch))) => Some(batch.revision),
                 Some(Ok(WatchItem::Progress(revision))) => Some(*revision),

@@ -242,6 +242,95 @@ fn a_reader_that_stops_loses_its_place_among_the_lists_below() {
     assert!(cause.contains("so slowly"), "{cause}");
 }
 
+/// What readers are told while the cache is behind, each after the other.
+fn any_and_earlier(stage: &mut Stage, asked: u64) -> Vec<(String, Option<u64>)> {
+    let mut told = Vec::new();
+    let bound = revision(asked);
+    for (name, options) in [("any", at(ListAt::Any)), ("bound", at(ListAt::NotOlderThan(bound)))] {
+        let mut list = stage.begin_list(options);
+        stage.pass(Duration::from_secs(4));
+        let list = list.outcome().expect("lists do not wait for ever");
+        told.push((format!("list {name}"), list.ok().map(|list| list.revision.get())));
+    }
+    for (name, at) in [("any", ReadAt::Any), ("bound", ReadAt::NotOlderThan(bound))] {
+        let cache = Arc::clone(&stage.cache);
+        let mut entry = stage.spawn(async move { cache.get(&key("ns", "new"), GetOptions { at }).await });
+        stage.pass(Duration::from_secs(4));
+        let entry = entry.outcome().expect("gets do not wait for ever");
+        told.push((format!("get {name}"), entry.ok().map(|entry| entry.revision().get())));
+        let (cache, start) = (Arc::clone(&stage.cache), WatchStart::InitialState(at));
+        let mut watch = stage.spawn(async move { cache.watch(&all(), from(start)).await });
+        stage.pass(Duration::from_secs(4));
+        let mut watch = watch.outcome().expect("watches do not wait for ever").ok();
+        let heard = watch.as_mut().map(|watch| stage.heard(watch));
+        let end = heard.and_then(|heard| heard.last()?.strip_prefix("END ")?.parse().ok());
+        told.push((format!("watch {name}"), end));
+    }
+    told
+}
+
+/// Nobody is shown an earlier state than somebody was before: a cache that is behind sends readers below, and watches
+/// away.
+#[test]
+fn what_somebody_was_shown_is_shown_to_everybody_after_that() {
+    for shown_by in ["list", "get", "missing", "watch"] {
+        let script = Script::new();
+        script.put("ns", "old", "n");
+        let mut stage = Stage::new(Arc::clone(&script), |config| config);
+        let cache = Arc::clone(&stage.cache);
+        if shown_by == "watch" {
+            script.put("ns", "other", "n");
+        }
+        script.hold(true);
+        script.answer_progress(false);
+        let before = script.elsewhere().get() - 1;
+        let at = script.put("ns", "new", "n").get();
+        match shown_by {
+            "list" => {
+                let mut list = stage.begin_list(ListOptions::default());
+                stage.pass(Duration::from_secs(4));
+                assert_eq!(list.outcome().unwrap().unwrap().revision.get(), at);
+            }
+            "get" => {
+                let got = stage.run(async move { cache.get(&key("ns", "new"), GetOptions::default()).await });
+                assert_eq!(got.unwrap().revision().get(), at);
+            }
+            "missing" => {
+                script.remove("ns", "old");
+                let gone = stage.run(async move { cache.get(&key("ns", "old"), GetOptions::default()).await });
+                assert!(gone.is_err_and(|error| error.is_not_found()));
+            }
+            _ => {
+                // It begins before the log, goes on below, and is told there what the cache has not heard of.
+                script.fail_watches(vec![StorageError::internal("injected")]);
+                let mut options = from(WatchStart::After(revision(100)));
+                options.predicate = fields("metadata.name=new");
+                let mut watch = stage.watch(all(), options).unwrap();
+                script.tell_latest();
+                assert_eq!(stage.heard(&mut watch), [format!("ADDED new {at}")]);
+            }
+        }
+        for (who, told) in any_and_earlier(&mut stage, before) {
+            assert!(
+                told.is_none_or(|told| told >= at),
+                "{who} after {shown_by}: {told:?} is before {at}"
+            );
+            assert!(
+                told.is_some() || who.starts_with("watch"),
+                "{who} after {shown_by} is answered below"
+            );
+        }
+        script.hold(false);
+        script.answer_progress(true);
+        stage.pass(Duration::from_secs(1));
+        script.asked();
+        for (who, told) in any_and_earlier(&mut stage, before) {
+            assert!(told.is_some_and(|told| told >= at), "{who} after {shown_by}: {told:?}");
+        }
+        assert_eq!(script.count("list") + script.count("get"), 0, "the cache has it by now");
+    }
+}
+
 // covers: storage-cacher/DLG-48, storage-cacher/GATE-12, storage-cacher/WATCH-03
 #[tokio::test]
 async fn without_progress_consistent_reads_go_below() {

@@ -14,11 +14,18 @@ pub(super) struct View {
 }
 
 impl View {
-    fn shows(&self, key: &str, value: &Value) -> bool {
-        let inside = match &self.scope {
+    pub(super) fn has_inside(&self, key: &str) -> bool {
+        match &self.scope {
             Scope::Key(own) => own.as_str() == key,
             Scope::Under(prefix) => key.starts_with(prefix.as_str()),
-        };
+        }
+    }
+
+    /// Whether the value is selected; none: nobody can tell.
+    fn selects(&self, value: &Value) -> Option<bool> {
+        if self.predicate.is_empty() || value.garbage {
+            return self.predicate.is_empty().then_some(true);
+        }
         let attributes = apiserver_storage_api::Attributes {
             labels: [("g", value.group.to_string())]
                 .iter()
@@ -29,7 +36,12 @@ impl View {
                 .collect(),
             ..Default::default()
         };
-        inside && self.predicate.matches(&attributes)
+        Some(self.predicate.matches(&attributes))
+    }
+
+    /// What cannot be read is in everybody's view.
+    fn shows(&self, key: &str, value: &Value) -> bool {
+        self.has_inside(key) && self.selects(value) != Some(false)
     }
 
     /// What the view shows of a revision's state.
@@ -45,13 +57,23 @@ impl View {
         let change = truth.changes.get(&revision);
         let told = change.into_iter().flatten().filter_map(|(key, value)| {
             let old = before.get(key.as_str()).copied();
-            let shows = |value: &Option<Value>| value.as_ref().is_some_and(|value| self.shows(key, value));
-            let (kind, shown) = match (shows(&old), shows(value)) {
-                (false, false) => return None,
-                (false, true) => (EventKind::Added, (*value)?),
-                (true, true) => (EventKind::Modified, (*value)?),
-                (true, false) => (EventKind::Deleted, old?),
+            if !self.has_inside(key) {
+                return None;
+            }
+            let view = |value: &Option<Value>| value.as_ref().map_or(Some(false), |value| self.selects(value));
+            let kind = match (view(&old), view(value)) {
+                (Some(false), Some(false)) => return None,
+                (Some(false), Some(true)) => EventKind::Added,
+                (Some(true), Some(true)) => EventKind::Modified,
+                (Some(true), Some(false)) => EventKind::Deleted,
+                // Nobody can tell whether it is selected: told as it is.
+                (None, _) | (_, None) => match (&old, value) {
+                    (None, _) => EventKind::Added,
+                    (Some(_), Some(_)) => EventKind::Modified,
+                    (Some(_), None) => EventKind::Deleted,
+                },
             };
+            let shown = if kind == EventKind::Deleted { old? } else { (*value)? };
             Some((key.clone(), kind, shown, old))
         });
         let mut told: Vec<_> = told.collect();
@@ -65,7 +87,11 @@ fn serial(entry: &Entry) -> Option<u64> {
 }
 
 fn is(entry: &Entry, key: &str, value: &Value) -> bool {
-    entry.key().as_str() == key && serial(entry) == Some(value.serial)
+    entry.key().as_str() == key
+        && match value.garbage {
+            true => entry.unreadable_reason().is_some(),
+            false => serial(entry) == Some(value.serial),
+        }
 }
 
 /// Whether entries are exactly what the view shows of a revision.
@@ -76,6 +102,44 @@ pub(super) fn is_state(view: &View, truth: &Truth, revision: u64, entries: &[Ent
             .iter()
             .zip(entries)
             .all(|((key, value), entry)| is(entry, key, value) && entry.revision().get() == value.revision)
+}
+
+/// What is known of one object.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Known<'a> {
+    Absent,
+    /// There, in whatever state.
+    Present,
+    /// There, and nobody can read it.
+    Unreadable,
+    As(&'a Entry),
+}
+
+impl Known<'_> {
+    fn is(self, key: &str, value: Option<Value>) -> bool {
+        match (self, value) {
+            (Self::Absent, value) => value.is_none(),
+            (Self::Present, value) => value.is_some(),
+            (Self::Unreadable, value) => value.is_some_and(|value| value.garbage),
+            (Self::As(entry), Some(value)) => is(entry, key, &value) && entry.revision().get() == value.revision,
+            (Self::As(_), None) => false,
+        }
+    }
+
+    /// The earliest revision, not before another one, at which this is so.
+    pub(super) fn earliest(self, truth: &Truth, key: &str, not_before: u64) -> Option<u64> {
+        let states = truth.of_key(key);
+        let mut ends = states
+            .iter()
+            .skip(1)
+            .map(|(revision, _)| revision - 1)
+            .chain([truth.revision]);
+        states.iter().find_map(|(from, value)| {
+            let end = ends.next()?;
+            let at = (*from).max(not_before);
+            (self.is(key, *value) && at <= end).then_some(at)
+        })
+    }
 }
 
 /// The stores whose state of this revision a list shows.

@@ -6,30 +6,30 @@ use std::time::Duration;
 
 use apiserver_storage_api::time::Clock as _;
 use apiserver_storage_api::{
-    Collected, Entry, FieldSelector, GetOptions, LabelSelector, ListAt, ListOptions, ReadAt, Revision, Scope,
-    SelectionPredicate, Storage, StorageError, WatchItem, WatchOptions, WatchStart,
+    Collected, Entry, FieldSelector, GetOptions, LabelSelector, List, ListAt, ListOptions, OnUnreadable, ReadAt,
+    Revision, Scope, SelectionPredicate, Storage, StorageError, WatchItem, WatchOptions, WatchStart,
 };
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 
-use super::check::{Follow, Position, View, is_state, stores_of};
+use super::check::{Follow, Known, Position, View, is_state, stores_of};
+use super::front::{Front, State};
 use super::world::{World, pods};
-use crate::Cacher;
 
 /// What all clients share.
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) world: Arc<World>,
-    pub(super) cache: Arc<Cacher>,
+    pub(super) fronts: Arc<[Arc<Front>]>,
     /// In this run history is never lost: nobody may be told 410.
     pub(super) lossless: bool,
 }
 
 /// A watcher as the last check sees it.
 pub(super) struct Watching {
-    view: View,
+    pub(super) view: View,
     /// The stream as that of each store whose it may be; empty while there is none.
-    streams: Vec<Follow>,
+    pub(super) streams: Vec<Follow>,
 }
 
 fn predicate(labels: &str, fields: &str) -> SelectionPredicate {
@@ -74,39 +74,50 @@ impl Client {
 
     pub(super) async fn write(self, count: usize) {
         for _ in 0..count {
-            self.world.write().await;
+            if self.world.dice.percent(25) {
+                self.write_through().await;
+            } else {
+                self.world.write().await;
+            }
             self.world.pause().await;
         }
     }
 
     pub(super) async fn read(self, count: usize) {
-        let mut seen: Option<(usize, u64)> = None;
         for _ in 0..count {
             self.world.pause().await;
             match self.world.dice.below(8) {
-                0 => self.get().await,
-                1 | 2 => self.pages().await,
-                _ => self.list(&mut seen).await,
+                0 | 1 => self.get().await,
+                2 => self.pages().await,
+                _ => self.list().await,
             }
         }
     }
 
-    async fn list(&self, seen: &mut Option<(usize, u64)>) {
-        let view = self.any_view();
+    async fn list(&self) {
+        let (front, view) = (self.front(), self.any_view());
         let at = match (self.world.dice.below(5), self.any_revision()) {
             (0, _) => ListAt::Any,
             (1, Some(revision)) => ListAt::NotOlderThan(revision),
             (2, Some(revision)) => ListAt::Exact(revision),
             _ => ListAt::MostRecent,
         };
-        let before = self.world.acknowledged();
+        let (before, floor) = (self.world.acknowledged(), front.floor());
+        let unreadable = match self.world.dice.below(3) {
+            0 => OnUnreadable::Fail,
+            _ => OnUnreadable::Include,
+        };
         let options = ListOptions {
             at: at.clone(),
             predicate: view.predicate.clone(),
+            unreadable,
             ..ListOptions::default()
         };
-        let list = match self.collect(&view.scope, options).await {
+        let list = match self.collect(&front, &view.scope, options).await {
             Ok(list) => list,
+            Err(StorageError::Unreadable { key, .. }) if unreadable == OnUnreadable::Fail => {
+                return self.blames(&view, &key);
+            }
             Err(error) => return self.judge(&error, &at, true),
         };
         let revision = list.revision.get();
@@ -127,20 +138,36 @@ impl Client {
         if matches!(at, ListAt::Exact(_)) {
             return;
         }
-        // Whoever takes any state is not shown an earlier one than before, from wherever it came.
-        if let (ListAt::Any, Some(last), Some(store)) = (&at, *seen, stores.last()) {
-            let now = (*store, revision);
-            if now < last {
-                self.world
-                    .violated(format!("what is at hand went back from {last:?} to {now:?}"));
-            }
-        }
-        let now = stores.first().map(|store| (*store, revision));
-        *seen = (*seen).max(now);
+        self.showed(&front, floor, &stores, revision, &format!("list {at:?} of {view:?}"));
     }
 
-    async fn collect(&self, scope: &Scope, options: ListOptions) -> Result<Collected, StorageError> {
-        self.cache.list(scope, options).await?.collect().await
+    /// A list may fail for the sake of an object that was unreadable some time.
+    fn blames(&self, view: &View, key: &str) {
+        let is_bad = |store: usize| {
+            self.world.with_truth(store, |truth| {
+                let changes = truth.changes.values().flatten();
+                let bad = changes.filter(|(_, value)| value.is_some_and(|value| value.garbage));
+                bad.map(|(own, _)| own)
+                    .any(|own| key.ends_with(own.as_str()) && view.has_inside(own))
+            })
+        };
+        if !(0..=self.world.generation()).any(is_bad) {
+            self.world.violated(format!("a list of {view:?} failed for {key}"));
+        }
+    }
+
+    /// Reads a list to its end, at times slowly.
+    async fn collect(&self, front: &Front, scope: &Scope, options: ListOptions) -> Result<Collected, StorageError> {
+        let list = front.cache.list(scope, options).await?;
+        let (revision, world) = (list.revision(), Arc::clone(&self.world));
+        let pages = list.into_pages().then(move |page| {
+            let world = Arc::clone(&world);
+            async move {
+                world.pause().await;
+                page
+            }
+        });
+        List::new(revision, pages.boxed()).collect().await
     }
 
     fn judge(&self, error: &StorageError, at: &ListAt, whole: bool) {
@@ -149,6 +176,7 @@ impl Client {
                 self.world.violated(format!("list {at:?}: {error}"));
             }
             StorageError::Expired { .. } => self.expired("list"),
+            StorageError::TooManyRequests { cause, .. } if cause.contains("given up") => self.world.meet("too slow"),
             StorageError::Unreachable { .. }
             | StorageError::TooManyRequests { .. }
             | StorageError::NotReady { .. }
@@ -159,7 +187,8 @@ impl Client {
 
     /// All pages of a list are of one revision, and together its state.
     async fn pages(&self) {
-        let view = self.any_view();
+        let (front, view) = (self.front(), self.any_view());
+        let floor = front.floor();
         let limit = NonZeroU64::new(1 + self.world.dice.below(3) as u64);
         let (before, mut at) = (self.world.acknowledged(), ListAt::MostRecent);
         let (mut entries, mut first): (Vec<Entry>, Option<Revision>) = (Vec::new(), None);
@@ -168,9 +197,9 @@ impl Client {
                 at: at.clone(),
                 limit,
                 predicate: view.predicate.clone(),
-                ..ListOptions::default()
+                unreadable: OnUnreadable::Include,
             };
-            let page = match self.collect(&view.scope, options).await {
+            let page = match self.collect(&front, &view.scope, options).await {
                 Ok(page) => page,
                 Err(error) => return self.judge(&error, &at, false),
             };
@@ -192,15 +221,20 @@ impl Client {
         // A token knows nothing of stores: pages of two may be mixed when one replaced the other in between.
         let replaced = self.world.generation() != before.0;
         let fresh = |store: &usize| *store > before.0 || revision >= before.1;
-        if !replaced && !stores.iter().any(fresh) {
-            self.world.violated(format!(
+        if replaced {
+            return;
+        }
+        if !stores.iter().any(fresh) {
+            return self.world.violated(format!(
                 "the pages of {view:?} at {revision} are no state; {before:?} were acknowledged before"
             ));
         }
+        self.showed(&front, floor, &stores, revision, &format!("pages of {view:?}"));
     }
 
     async fn get(&self) {
-        let Ok(key) = pods().object_key(Some("ns-0"), "o-1") else {
+        let (front, name) = (self.front(), format!("o-{}", self.world.dice.below(4)));
+        let Ok(key) = pods().object_key(Some("ns-0"), &name) else {
             return;
         };
         let at = match (self.world.dice.below(3), self.any_revision()) {
@@ -208,34 +242,24 @@ impl Client {
             (1, Some(revision)) => ReadAt::NotOlderThan(revision),
             _ => ReadAt::MostRecent,
         };
-        let before = self.world.acknowledged();
-        let result = self.cache.get(&key, GetOptions { at }).await;
-        let entries: Vec<Entry> = match result {
-            Ok(entry) => vec![entry],
-            Err(StorageError::KeyNotFound { .. }) => Vec::new(),
+        let (acknowledged, floor) = (self.world.acknowledged(), front.floor());
+        let result = front.cache.get(&key, GetOptions { at }).await;
+        let known = match &result {
+            Ok(entry) => Known::As(entry),
+            Err(StorageError::KeyNotFound { .. }) => Known::Absent,
+            Err(StorageError::Unreadable { .. }) => {
+                self.world.meet("unreadable");
+                Known::Unreadable
+            }
             Err(_) => return,
         };
-        let view = View {
-            scope: Scope::Key(key),
-            predicate: SelectionPredicate::default(),
-        };
         // A get does not say at which revision it was: some revision in the allowed range must have this state.
-        let generation = self.world.generation();
-        let shown = (0..=generation).any(|store| {
-            let earliest = match at {
-                ReadAt::MostRecent if store < before.0 => return false,
-                ReadAt::MostRecent if store == before.0 => before.1,
-                ReadAt::NotOlderThan(asked) => asked.get(),
-                _ => 0,
-            };
-            self.world.with_truth(store, |truth| {
-                (earliest..=truth.revision).any(|revision| is_state(&view, truth, revision, &entries))
-            })
-        });
-        if !shown {
-            self.world
-                .violated(format!("get {at:?} of {view:?} answered {entries:?} after {before:?}"));
-        }
+        let least = match at {
+            ReadAt::MostRecent => floor.max(acknowledged),
+            ReadAt::NotOlderThan(asked) => floor.max((floor.0, asked.get())),
+            _ => floor,
+        };
+        self.learn(&front, &key, known, (floor, least), &format!("get {at:?}"));
     }
 
     /// Watches for ever, one stream after the other.
@@ -259,15 +283,16 @@ impl Client {
 
     /// One stream. Returns where to go on.
     async fn stream(&self, view: &View, start: WatchStart, watching: &Mutex<Option<Watching>>) -> Option<Revision> {
-        let before = self.world.acknowledged();
+        let front = self.front();
+        let (before, floor) = (self.world.acknowledged(), front.floor());
         let mut options = WatchOptions::from_start(start);
         options.predicate = view.predicate.clone();
-        options.progress = true;
+        options.progress = self.world.dice.percent(80);
         let mut last = match start {
             WatchStart::After(revision) => Some(revision),
             _ => None,
         };
-        let mut watch = match self.cache.watch(&view.scope, options).await {
+        let mut watch = match front.cache.watch(&view.scope, options).await {
             Ok(watch) => watch,
             Err(StorageError::Expired { .. }) => {
                 // A revision from the future of another store is no better than one from the past.
@@ -319,6 +344,7 @@ impl Client {
                     .violated(format!("watch from {start:?} of {view:?}: {fault}; {item:?}"));
                 return None;
             }
+            self.told(&front, watching, floor, &item);
             match &item {
                 WatchItem::Batch(batch) => last = Some(batch.revision),
                 WatchItem::Progress(revision) | WatchItem::InitialEnd(revision) => last = Some(*revision),
@@ -331,7 +357,7 @@ impl Client {
     }
 
     /// The stores whose stream a watch may be.
-    fn streams(&self, start: WatchStart, before: (usize, u64)) -> Vec<Follow> {
+    fn streams(&self, start: WatchStart, before: State) -> Vec<Follow> {
         let follow = |generation: usize| {
             let latest = self.world.with_truth(generation, |truth| truth.revision);
             let position = match start {
@@ -351,7 +377,7 @@ impl Client {
         &self,
         watching: &mut Watching,
         start: WatchStart,
-        before: (usize, u64),
+        before: State,
         item: &WatchItem,
         told: &mut Vec<Entry>,
     ) -> Result<(), String> {
@@ -402,7 +428,14 @@ impl Client {
             scope: Scope::all(pods().prefix()),
             predicate: SelectionPredicate::default(),
         };
-        match self.collect(&view.scope, ListOptions::default()).await {
+        let (front, options) = (
+            &self.fronts[self.fronts.len() - 1],
+            ListOptions {
+                unreadable: OnUnreadable::Include,
+                ..ListOptions::default()
+            },
+        );
+        match self.collect(front, &view.scope, options).await {
             Err(error) => self.world.violated(format!("a list when all is quiet: {error}")),
             Ok(list) => {
                 let right = self.world.with_truth(generation, |truth| {
@@ -413,7 +446,7 @@ impl Client {
                 }
             }
         }
-        if let Err(cause) = self.cache.ready() {
+        if let Err(cause) = front.cache.ready() {
             self.world.violated(format!("not ready when all is quiet: {cause:?}"));
         }
         for (at, watching) in watchers.iter().enumerate() {

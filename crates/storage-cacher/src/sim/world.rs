@@ -1,22 +1,14 @@
-//! The storage below a simulated cache: a real one in memory, what was written to it, and everything that goes wrong on the
-//! way to it.
+//! The storage below a simulated cache: a real one in memory, what was written to it, and what goes wrong.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use apiserver_storage_api::time::{Clock as _, ManualClock};
-use apiserver_storage_api::{
-    Check, CreateOptions, DeleteOptions, Encoded, Entry, GetOptions, Index, Key, List, ListOptions, NotReady,
-    ResourceInfo, ResourceScope, Result, Revision, Scope, Stats, Storage, StorageError, Update, UpdateOptions, Watch,
-    WatchItem, WatchOptions,
-};
+use apiserver_storage_api::{Entry, Index, Key, ResourceInfo, ResourceScope, Result, Revision, Storage, StorageError};
 use apiserver_storage_kv::{Expected, Kv as _, KvStore, KvStoreConfig, Lease, LeaseId, WriteOutcome};
 use apiserver_storage_testing::ReferenceKv;
 use apiserver_storage_transform::Identity;
-use async_trait::async_trait;
-use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -40,12 +32,16 @@ pub(super) struct Faults {
     pub(super) compactions: usize,
     /// Another store under the same name, of the writer's steps.
     pub(super) resets: usize,
+    /// Values that nobody can read, of those that are written.
+    pub(super) garbage: usize,
 }
 
 /// What a value says, as far as readers can tell it from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Value {
     pub(super) serial: u64,
+    /// Nobody can read it.
+    pub(super) garbage: bool,
     pub(super) group: u8,
     pub(super) node: u8,
     /// When it was written.
@@ -75,6 +71,20 @@ impl Truth {
         }
         state
     }
+
+    /// What was stored under a key from each of these revisions on.
+    pub(super) fn of_key(&self, key: &str) -> Vec<(u64, Option<Value>)> {
+        let mut found = vec![(0, None)];
+        for (revision, change) in &self.changes {
+            found.extend(
+                change
+                    .iter()
+                    .filter(|(own, _)| own == key)
+                    .map(|(_, value)| (*revision, *value)),
+            );
+        }
+        found
+    }
 }
 
 struct Store {
@@ -93,8 +103,10 @@ pub(super) struct World {
     stores: Mutex<Vec<Store>>,
     serial: Mutex<u64>,
     /// The number of the present store.
-    replaced: watch::Sender<usize>,
+    pub(super) replaced: watch::Sender<usize>,
     violation: Mutex<Option<String>>,
+    /// What clients met with.
+    met: Mutex<BTreeSet<&'static str>>,
 }
 
 pub(super) fn pods() -> ResourceInfo {
@@ -113,6 +125,7 @@ impl World {
             serial: Mutex::default(),
             replaced: watch::Sender::new(0),
             violation: Mutex::default(),
+            met: Mutex::default(),
         };
         world.replace();
         Arc::new(world)
@@ -134,6 +147,15 @@ impl World {
 
     pub(super) fn violated(&self, what: impl Into<String>) {
         self.violation.lock().get_or_insert(what.into());
+    }
+
+    /// Something that does not happen in every run.
+    pub(super) fn meet(&self, what: &'static str) {
+        self.met.lock().insert(what);
+    }
+
+    pub(super) fn met(&self) -> BTreeSet<&'static str> {
+        std::mem::take(&mut *self.met.lock())
     }
 
     /// Another store under the same name; its revisions begin anywhere.
@@ -177,7 +199,7 @@ impl World {
         look(&self.stores.lock()[generation].truth)
     }
 
-    fn present(&self) -> (usize, Arc<dyn Storage>) {
+    pub(super) fn present(&self) -> (usize, Arc<dyn Storage>) {
         let stores = self.stores.lock();
         let generation = stores.len() - 1;
         (generation, Arc::clone(&stores[generation].storage))
@@ -194,7 +216,7 @@ impl World {
         }
     }
 
-    async fn may_fail(&self) -> Result<()> {
+    pub(super) async fn may_fail(&self) -> Result<()> {
         self.pause().await;
         if self.dice.percent(self.faults().errors) {
             return Err(unreachable());
@@ -234,11 +256,12 @@ impl World {
         }
     }
 
-    fn any_key(&self) -> String {
+    pub(super) fn any_key(&self) -> String {
         format!("/pods/ns-{}/o-{}", self.dice.below(2), self.dice.below(4))
     }
 
-    fn value(&self, key: &str) -> (Value, String) {
+    /// A value that is unlike any other, and its bytes.
+    pub(super) fn readable(&self, key: &str) -> (Value, String) {
         let mut serial = self.serial.lock();
         *serial += 1;
         let (group, node) = (self.dice.below(2) as u8, self.dice.below(3) as u8);
@@ -249,11 +272,41 @@ impl World {
         );
         let value = Value {
             serial: *serial,
+            garbage: false,
             group,
             node,
             revision: 0,
         };
         (value, json)
+    }
+
+    fn value(&self, key: &str) -> (Value, String) {
+        let (value, json) = self.readable(key);
+        if !self.dice.percent(self.faults().garbage) {
+            return (value, json);
+        }
+        let garbage = Value { garbage: true, ..value };
+        (garbage, format!("}}garbage {}", value.serial))
+    }
+
+    /// A write through a cache has come through: recorded before anybody hears of it.
+    pub(super) fn wrote(&self, generation: usize, key: &Key, revision: Revision, value: Option<&Entry>) {
+        let value = value.and_then(Entry::attributes).map(|attributes| {
+            let label = |name: &str| attributes.labels.get(name).and_then(|value| value.parse().ok());
+            let node = attributes
+                .field("spec.nodeName")
+                .and_then(|node| node[1..].parse().ok());
+            Value {
+                serial: label("serial").unwrap_or_default(),
+                garbage: false,
+                group: label("g")
+                    .and_then(|group| u8::try_from(group).ok())
+                    .unwrap_or_default(),
+                node: node.unwrap_or_default(),
+                revision: revision.get(),
+            }
+        });
+        self.stores.lock()[generation].record(revision.get(), vec![(key.to_string(), value)]);
     }
 
     fn put(&self) {
@@ -333,143 +386,8 @@ impl Store {
     }
 }
 
-fn unreachable() -> StorageError {
+pub(super) fn unreachable() -> StorageError {
     StorageError::Unreachable {
         source: "simulated".into(),
     }
-}
-
-/// The way from the cache to the present store.
-pub(super) struct Wire {
-    pub(super) world: Arc<World>,
-    info: ResourceInfo,
-}
-
-impl Wire {
-    pub(super) fn new(world: Arc<World>) -> Self {
-        Self { world, info: pods() }
-    }
-}
-
-impl fmt::Debug for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wire")
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Storage for Wire {
-    fn resource(&self) -> &ResourceInfo {
-        &self.info
-    }
-
-    async fn create(&self, key: &Key, value: Encoded, options: CreateOptions) -> Result<Entry> {
-        self.world.present().1.create(key, value, options).await
-    }
-
-    async fn get(&self, key: &Key, options: GetOptions) -> Result<Entry> {
-        self.world.may_fail().await?;
-        let entry = self.world.present().1.get(key, options).await;
-        self.world.may_fail().await?;
-        entry
-    }
-
-    async fn list(&self, scope: &Scope, options: ListOptions) -> Result<List> {
-        self.world.may_fail().await?;
-        let list = self.world.present().1.list(scope, options).await?;
-        self.world.may_fail().await?;
-        let (revision, world) = (list.revision(), Arc::clone(&self.world));
-        let pages = list.into_pages().then(move |page| {
-            let world = Arc::clone(&world);
-            async move {
-                world.may_fail().await?;
-                page
-            }
-        });
-        // A list ends with its first error.
-        let pages = pages.scan(false, |over, page| {
-            let item = (!*over).then_some(page);
-            *over |= matches!(item, Some(Err(_)));
-            std::future::ready(item)
-        });
-        Ok(List::new(revision, pages.boxed()))
-    }
-
-    async fn guaranteed_update(&self, key: &Key, options: UpdateOptions, update: &mut dyn Update) -> Result<Entry> {
-        self.world.present().1.guaranteed_update(key, options, update).await
-    }
-
-    async fn delete(&self, key: &Key, options: DeleteOptions, check: &mut dyn Check) -> Result<Entry> {
-        self.world.present().1.delete(key, options, check).await
-    }
-
-    async fn watch(&self, scope: &Scope, options: WatchOptions) -> Result<Watch> {
-        self.world.may_fail().await?;
-        let (generation, storage) = self.world.present();
-        let watch = storage.watch(scope, options).await?;
-        self.world.may_fail().await?;
-        let state = (Arc::clone(&self.world), generation, Some(watch));
-        let items = stream::unfold(state, |(world, generation, watch)| async move {
-            let item = next_item(&world, generation, watch?).await;
-            match item {
-                Ok((item, watch)) => Some((Ok(item), (world, generation, Some(watch)))),
-                Err(error) => Some((Err(error), (world, generation, None))),
-            }
-        });
-        Ok(Watch::new(items))
-    }
-
-    async fn current_revision(&self) -> Result<Revision> {
-        self.world.may_fail().await?;
-        let revision = self.world.present().1.current_revision().await?;
-        self.world.may_fail().await?;
-        Ok(revision)
-    }
-
-    async fn request_progress(&self) -> Result<()> {
-        self.world.may_fail().await?;
-        if self.world.dice.percent(self.world.faults().deaf) {
-            return Ok(());
-        }
-        self.world.present().1.request_progress().await
-    }
-
-    fn compacted_revision(&self) -> Option<Revision> {
-        self.world.present().1.compacted_revision()
-    }
-
-    fn ready(&self) -> Result<(), NotReady> {
-        self.world.present().1.ready()
-    }
-
-    async fn stats(&self) -> Result<Stats> {
-        self.world.present().1.stats().await
-    }
-
-    async fn store_id(&self) -> Result<Option<String>> {
-        self.world.may_fail().await?;
-        Ok(Some(format!("store-{}", self.world.generation())))
-    }
-}
-
-async fn next_item(world: &World, generation: usize, mut watch: Watch) -> Result<(WatchItem, Watch)> {
-    world.pause().await;
-    if world.dice.percent(world.faults().breaks) || world.generation() != generation {
-        return Err(unreachable());
-    }
-    let mut replaced = world.replaced.subscribe();
-    let item = tokio::select! {
-        biased;
-        _ = replaced.wait_for(|present| *present != generation) => None,
-        item = watch.next() => item,
-    };
-    let Some(item) = item else {
-        // It takes a while until a dead connection is noticed.
-        world.pause().await;
-        return Err(unreachable());
-    };
-    let item = item?;
-    world.pause().await;
-    Ok((item, watch))
 }

@@ -189,6 +189,15 @@ impl Script {
         }
     }
 
+    /// Tells the watch that was opened last, and no other, what is kept from all of them.
+    pub fn tell_latest(&self) {
+        let state = self.state.lock();
+        let latest = state.watchers.last().expect("a watch");
+        for item in &state.pending {
+            let _ = latest.unbounded_send(Ok(item.clone()));
+        }
+    }
+
     /// Whether requests for progress have an effect.
     pub fn answer_progress(&self, answer: bool) {
         self.state.lock().answers_progress = answer;

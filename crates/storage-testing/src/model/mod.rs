@@ -140,6 +140,7 @@ impl<H: Harness> Run<'_, H> {
     }
 
     fn remember(&mut self, entry: &Entry) {
+        self.model.show(entry.revision());
         if entry.unreadable_reason().is_none() {
             self.entries.entry(entry.key().clone()).or_default().push(entry.clone());
         }

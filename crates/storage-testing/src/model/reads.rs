@@ -79,7 +79,7 @@ impl<H: Harness> Run<'_, H> {
         }
     }
 
-    /// The oldest state that a reader may be shown who takes any.
+    /// The oldest state that a reader may be shown who does not ask for an earlier one.
     fn floor(&self) -> Revision {
         if self.direct() {
             self.model.head
@@ -140,9 +140,8 @@ impl<H: Harness> Run<'_, H> {
             "{said}: at {}, which is not within {oldest}..={newest}",
             listed.revision
         );
-        // Who asks for more than any state may be answered by the backend, while a cache is behind it.
-        if options.at == ListAt::Any {
-            self.model.floor = self.model.floor.max(listed.revision);
+        if !matches!(options.at, ListAt::Exact(_)) {
+            self.model.show(listed.revision);
         }
         self.listed(&said, &listed, &scope, pick, &options, None);
         self.hold(&listed, &scope, pick);

@@ -152,11 +152,16 @@ pub(crate) struct Model {
     pub(crate) head: Revision,
     /// History below it was given up.
     pub(crate) compacted: Revision,
-    /// The highest revision that was shown to a reader who takes any: such readers are shown none below.
+    /// The highest revision that was shown to anybody, by whatever answer: through one store, nobody is shown a state below.
     pub(crate) floor: Revision,
 }
 
 impl Model {
+    /// Somebody was shown this revision.
+    pub(crate) fn show(&mut self, revision: Revision) {
+        self.floor = self.floor.max(revision);
+    }
+
     pub(crate) fn new(start: Revision) -> Self {
         Self {
             changes: Vec::new(),

@@ -188,6 +188,11 @@ impl<H: Harness> Run<'_, H> {
 
     /// Takes what a watch tells into account.
     fn take(&mut self, at: usize, item: WatchItem) {
+        match &item {
+            WatchItem::Batch(batch) => self.model.show(batch.revision),
+            WatchItem::InitialEnd(revision) | WatchItem::Progress(revision) => self.model.show(*revision),
+            _ => {}
+        }
         let place = self.place(at);
         let (model, watcher) = (&self.model, &mut self.watchers[at]);
         match item {

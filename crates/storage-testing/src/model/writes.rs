@@ -278,6 +278,7 @@ impl<H: Harness> Run<'_, H> {
         assert!(right, "{said}: {answer:?}, stored: {stored:?}, vetoed: {vetoed}");
         if let Ok(entry) = answer {
             self.model.write(entry.revision(), &key, None, false);
+            self.model.show(entry.revision());
         }
     }
 
