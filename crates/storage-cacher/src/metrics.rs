@@ -160,7 +160,7 @@ impl Metrics {
     /// What the cache holds.
     pub(crate) fn holds(&self, history: &History, live: usize, now: Duration) {
         self.history_records.set(history.records as f64);
-        self.history_bytes.set(history.bytes as f64);
+        self.history_bytes.set((history.bytes + history.postings) as f64);
         let age = history
             .oldest
             .map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest));

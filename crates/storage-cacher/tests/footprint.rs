@@ -174,4 +174,67 @@ fn watches_lists_and_objects_cost_what_they_may() {
         "{held} bytes, {} by the budget",
         budget.used()
     );
+    drop((stage, script));
+
+    // What a thousand selections see of each change: all of it, mostly, and some what came to them and what left.
+    let without = postings(0, 1 << 30);
+    let with = postings(1_000, 1 << 30);
+    println!("{without:?} bytes held and counted without watches, {with:?} with a thousand selections");
+    assert!(with.1 > without.1 + 500 * 1_000 * size_of::<usize>());
+    let ratio = with.0 as f64 / with.1 as f64;
+    assert!((0.7..1.3).contains(&ratio), "{with:?}");
+    assert!(
+        with.0 - without.0 < 500 * 1_000 * 24,
+        "a posting is little more than a pointer"
+    );
+    // And they are bounded by what history may take.
+    let bounded = postings(1_000, 1_000_000);
+    println!("{bounded:?} bytes of 1000000");
+    assert!(bounded.1 <= 1_000_000 && bounded.0 < 1_300_000, "{bounded:?}");
+}
+
+/// Bytes that are held by the history of 500 changes beside so many watches, each of a selection of its own; and bytes by
+/// the budget.
+fn postings(watches: usize, limit: usize) -> (usize, usize) {
+    let script = Script::new();
+    script.write(
+        (0..100)
+            .map(|at| (key("ns", &format!("p{at:06}")), Some("n".into())))
+            .collect(),
+    );
+    let budget = apiserver_storage_cacher::HistoryBudget::new(1 << 30);
+    let share = budget.clone();
+    let mut stage = Stage::new(Arc::clone(&script), |config| {
+        config.with_history_budget(share).with_history_bytes(limit)
+    });
+    let start = WatchStart::After(common::script::revision(101));
+    let watch = |at: usize| {
+        let fields = FieldSelector::parse(&format!("spec.nodeName!=x{at}")).unwrap();
+        let options = WatchOptions {
+            predicate: SelectionPredicate::new(LabelSelector::default(), fields),
+            ..from(start)
+        };
+        stage.cache.watch(&all(), options).now_or_never().unwrap().unwrap()
+    };
+    let open: Vec<Watch> = (0..watches).map(watch).collect();
+    let (held, ()) = kept(|| {
+        for at in 0..500 {
+            script.put("ns", &format!("p{:06}", at % 100), &format!("x{}", at % 7));
+            if at % 100 == 0 {
+                stage.settle();
+            }
+        }
+        stage.settle();
+        script.forget();
+    });
+    let counted = budget.used();
+    drop(open);
+    script.put("ns", "p000000", "n");
+    stage.settle();
+    assert!(
+        watches == 0 || counted < 2_000_000 || budget.used() < counted / 2,
+        "{} of {counted}",
+        budget.used()
+    );
+    (held, counted)
 }

@@ -21,7 +21,7 @@ mod core {
 mod sync {
     use std::sync::Arc;
 
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
     /// As the one of parking_lot: never poisoned.
     #[derive(Debug, Default)]
@@ -105,7 +105,7 @@ impl Shared {
                 let mut log = self.log.lock().unwrap();
                 if number % 3 != 0 {
                     let record = Arc::new(Record::new(revision(number), Vec::new(), Duration::ZERO));
-                    log.ring.push(&record, Arc::clone(&record.events));
+                    log.ring.push(&record);
                 }
                 self.epoch.raise(revision(number));
                 if number > keep + 1 {

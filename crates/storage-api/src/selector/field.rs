@@ -8,10 +8,10 @@ use crate::selector::SelectorError;
 /// Selects by fields; all requirements must hold. The default selects everything.
 ///
 /// Upstream: k8s.io/apimachinery pkg/fields (selector.go).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct FieldSelector(Vec<Requirement>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Requirement {
     field: String,
     equal: bool,

@@ -8,16 +8,16 @@ use crate::selector::SelectorError;
 /// Selects by labels; all requirements must hold. The default selects everything.
 ///
 /// Upstream: k8s.io/apimachinery pkg/labels (selector.go).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct LabelSelector(Vec<Requirement>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Requirement {
     key: String,
     operator: Operator,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Operator {
     Exists,
     DoesNotExist,
@@ -97,6 +97,32 @@ impl LabelSelector {
             },
             _ => None,
         }
+    }
+}
+
+impl LabelSelector {
+    /// Values of which a label must have one: those of the first requirement on it that says so.
+    pub fn requires_one_of(&self, key: &str) -> Option<&[String]> {
+        let own = self.0.iter().filter(|requirement| requirement.key == key);
+        own.filter_map(|requirement| match &requirement.operator {
+            Operator::Equals(value) => Some(std::slice::from_ref(value)),
+            Operator::In(values) => Some(values.as_slice()),
+            _ => None,
+        })
+        .next()
+    }
+
+    /// Whether only objects that have a label can be selected.
+    pub fn requires_some(&self, key: &str) -> bool {
+        let own = self.0.iter().filter(|requirement| requirement.key == key);
+        own.into_iter().any(|requirement| match requirement.operator {
+            Operator::Exists
+            | Operator::Equals(_)
+            | Operator::In(_)
+            | Operator::GreaterThan(_)
+            | Operator::LessThan(_) => true,
+            Operator::DoesNotExist | Operator::NotEquals(_) | Operator::NotIn(_) => false,
+        })
     }
 }
 
@@ -391,5 +417,23 @@ mod tests {
         }
         assert_eq!(LabelSelector::parse("a in (x)").unwrap().requires_exact("a"), Some("x"));
         assert_eq!(LabelSelector::parse("a in (x,y)").unwrap().requires_exact("a"), None);
+        for (text, one_of, some) in [
+            ("a=x", Some(&["x"][..]), true),
+            ("a in (y,x)", Some(&["x", "y"]), true),
+            ("a!=z,a in (x)", Some(&["x"]), true),
+            ("a", None, true),
+            ("a>1", None, true),
+            ("a<1", None, true),
+            ("!a", None, false),
+            ("a!=x", None, false),
+            ("a notin (x)", None, false),
+            ("b=x", None, false),
+        ] {
+            let selector = LabelSelector::parse(text).unwrap();
+            let values = selector.requires_one_of("a");
+            let values = values.map(|values| values.iter().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(values.as_deref(), one_of, "{text}");
+            assert_eq!(selector.requires_some("a"), some, "{text}");
+        }
     }
 }

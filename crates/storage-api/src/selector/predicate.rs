@@ -14,12 +14,12 @@ use crate::selector::{FieldSelector, LabelSelector};
 // deviates: storage-api/SEL-03: there is no extractor to fail while matching (also SEL-16).
 // deviates: storage-api/SEL-14: lists and watches by hash range are not offered, as they are off by default upstream
 // (also SEL-15, SEL-16, GATE-06).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct SelectionPredicate {
     parts: Option<Arc<Parts>>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 struct Parts {
     labels: LabelSelector,
     fields: FieldSelector,

@@ -12,6 +12,7 @@ use apiserver_storage_api::{Batch, Entry, Event, EventKind, Index, Key, Revision
 use super::Core;
 use super::log::{Epoch, Record};
 use super::root::Root;
+use super::scopes::Posted;
 use crate::planted::{Bug, planted};
 
 /// Records between two kept roots: how many changes a read of an earlier state takes back at most.
@@ -30,6 +31,8 @@ const RECENT_BYTES: usize = 2_048;
 pub(crate) struct History {
     pub(crate) records: usize,
     pub(crate) bytes: usize,
+    /// Bytes that are kept to know whom the records concern, and what these see of them.
+    pub(crate) postings: usize,
     /// When the oldest kept record was made.
     pub(crate) oldest: Option<Duration>,
     /// All changes above this revision are kept.
@@ -81,8 +84,9 @@ impl Core {
         self.share.remove(self.pinned);
         self.share.add(beyond);
         self.pinned = beyond;
-        self.trim(now);
         self.groups.sweep(now, self.limits.time);
+        self.count_postings();
+        self.trim(now);
     }
 
     /// Whether history and answers under way cost more than they may.
@@ -98,6 +102,17 @@ impl Core {
     pub(super) fn hold(&mut self, bytes: usize) {
         self.log_bytes += bytes;
         self.share.add(bytes);
+    }
+
+    /// Holds as many bytes as the groups' postings take by now.
+    pub(super) fn count_postings(&mut self) {
+        let now = self.groups.weight() + self.posted_bytes;
+        if now >= self.postings {
+            self.share.add(now - self.postings);
+        } else {
+            self.share.remove(self.postings - now);
+        }
+        self.postings = now;
     }
 
     pub(super) fn checkpoint(&mut self, root: &Arc<Root>) {
@@ -133,7 +148,7 @@ impl Core {
         while let Some(front) = self.log.front() {
             let aged = now.saturating_sub(front.at) > self.limits.time && self.log.len() > self.limits.min_records;
             // The latest record stays whatever it costs, or nobody could ever see it.
-            let gives = self.pinned == 0 || self.log_bytes > self.limits.bytes / 2;
+            let gives = self.pinned == 0 || self.log_bytes + self.postings > self.limits.bytes / 2;
             let over = self.is_over() && gives && self.log.len() > 1;
             if !aged && !over {
                 return;
@@ -142,8 +157,10 @@ impl Core {
                 self.shortened += 1;
             }
             let (revision, weight) = (front.revision, front.weight);
-            let places = self.posted.pop_front().unwrap_or_default();
-            self.groups.forget(&places, revision);
+            let posted = self.posted.pop_front().unwrap_or_default();
+            self.groups.forget(&posted, revision);
+            self.posted_bytes = self.posted_bytes.saturating_sub(posted.weight());
+            self.count_postings();
             self.log.forget(revision);
             self.log_bytes = self.log_bytes.saturating_sub(weight);
             self.share.remove(weight);
@@ -185,7 +202,7 @@ impl Core {
             records.push(Arc::new(Record::new(batch.revision, events, now)));
         }
         for record in records.iter().rev() {
-            self.posted.push_front(Box::default());
+            self.posted.push_front(Posted::default());
             self.hold(record.weight);
         }
         self.log.prepend(since, &records);
@@ -254,6 +271,7 @@ impl Core {
         History {
             records: self.log.len(),
             bytes: self.log_bytes,
+            postings: self.postings,
             oldest: self.log.front().map(|record| record.at),
             base: self.base,
             shortened: self.shortened,

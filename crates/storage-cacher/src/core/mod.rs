@@ -35,16 +35,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver_storage_api::{Batch, Entry, Event, EventKind, Index, ResourceInfo, Revision, Scope, SelectionPredicate};
-use arc_swap::ArcSwapOption;
-
 pub(crate) use self::kept::History;
 use self::log::{Cursor, End, Epoch, Record, Ring, Selection};
 use self::root::Root;
-use self::scopes::{Groups, Topic};
+use self::scopes::{Groups, Posted, Topic};
 use self::wake::{Place, Wakers};
 use crate::budget::Share;
 use crate::planted::{Bug, planted};
+use crate::sync::ArcSwapOption;
+use apiserver_storage_api::{Batch, Entry, Event, EventKind, Index, ResourceInfo, Revision, Scope, SelectionPredicate};
 
 /// How much history the core keeps.
 #[derive(Debug, Clone, Copy)]
@@ -68,10 +67,14 @@ pub(crate) struct Core {
     log: Ring,
     everything: Arc<Selection>,
     /// For each record of the log, the groups whose rings hold it.
-    posted: VecDeque<Box<[usize]>>,
+    posted: VecDeque<Posted>,
     groups: Groups,
     /// Bytes that the log keeps.
     log_bytes: usize,
+    /// Bytes of what was posted, beside the rings.
+    posted_bytes: usize,
+    /// Bytes of all that groups have seen, as far as the share has it.
+    postings: usize,
     /// Bytes that answers under way keep beside what the log does, when that was last looked at.
     pinned: usize,
     /// Records that were forgotten before their time.
@@ -104,7 +107,7 @@ struct Gone {
     roots: Vec<Arc<Root>>,
     groups: Groups,
     log: Option<Ring>,
-    posted: VecDeque<Box<[usize]>>,
+    posted: VecDeque<Posted>,
 }
 
 impl Gone {
@@ -216,6 +219,8 @@ impl Core {
             posted: VecDeque::new(),
             groups: Groups::default(),
             log_bytes: 0,
+            posted_bytes: 0,
+            postings: 0,
             pinned: 0,
             shortened: 0,
             base: Revision::MIN,
@@ -321,12 +326,14 @@ impl Core {
 
     fn record(&mut self, record: &Arc<Record>) -> Effects {
         let mut wake = vec![Arc::clone(&self.everything.wakers)];
-        self.log.push(record, Arc::clone(&record.events));
-        let places = self
+        self.log.push(record);
+        let posted = self
             .groups
             .post(record, &self.prefix, |wakers| wake.push(Arc::clone(wakers)));
-        self.posted.push_back(places);
+        self.posted_bytes += posted.weight();
+        self.posted.push_back(posted);
         self.hold(record.weight);
+        self.count_postings();
         Effects {
             wake,
             events: record.events.len(),
@@ -386,6 +393,8 @@ impl Core {
             log: Some(std::mem::replace(&mut self.log, Ring::new(base))),
             posted: std::mem::take(&mut self.posted),
         }));
+        self.posted_bytes = 0;
+        self.count_postings();
         self.forget_recent(usize::MAX);
         self.since_checkpoint = 0;
         self.share.remove(self.log_bytes);
@@ -417,7 +426,7 @@ impl Core {
         let (selection, ring) = if whole && predicate.is_empty() {
             (&self.everything, &self.log)
         } else {
-            let topic = Topic::of(scope, &self.prefix, predicate, &self.indexes);
+            let topic = || Topic::of(scope, &self.prefix, predicate, &self.indexes);
             let group = self.groups.of(topic, scope, whole, predicate, root.revision)?;
             (&group.selection, &group.ring)
         };

@@ -7,9 +7,7 @@ use std::sync::{Arc, Weak};
 
 use apiserver_storage_api::{Entry, Index, Key, OnUnreadable, Revision, Scope, SelectionPredicate};
 
-use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
-
+use crate::sync::{ArcSwapOption, Mutex};
 use crate::tree::{Item, Probe, Tree};
 
 /// What an object costs that is found by an index, in objects that are looked at in order.

@@ -268,7 +268,7 @@ fn by_default_too_quiet_caches_give_way() {
     assert!(large.attributes().is_some());
     let mut cores: Vec<Core> = Vec::new();
     for _ in 0..9 {
-        let mut core = Core::new(&info(), limits, budget.share(), Arc::new(ArcSwapOption::empty()));
+        let mut core = Core::new(&info(), limits, budget.share(), Arc::new(ArcSwapOption::default()));
         core.load(revision(1), None, vec![large.clone()]).perform();
         for at in 2..=62 {
             let event = Event {

@@ -19,12 +19,12 @@ use apiserver_storage_api::{
     Batch, Entry, Event, EventKind, FieldSelector, Index, Key, LabelSelector, ResourceInfo, ResourceScope, Revision,
     Scope, SelectionPredicate,
 };
-use arc_swap::ArcSwapOption;
 
 use super::log::{End, Next};
 use super::root::{Pins, Root, Step};
 use super::{Core, Effects, Fault, From, Limits, Listed, Subscription};
 use crate::budget::HistoryBudget;
+use crate::sync::ArcSwapOption;
 
 type State = BTreeMap<String, Entry>;
 
@@ -102,7 +102,7 @@ enum Read {
 
 impl World {
     fn new(seed: u64, limits: Limits) -> Self {
-        let published = Arc::new(ArcSwapOption::empty());
+        let published = Arc::new(ArcSwapOption::default());
         let share = HistoryBudget::default().share();
         let core = Core::new(&info(), limits, share, Arc::clone(&published));
         let mut world = Self {
