@@ -19,8 +19,8 @@ use crate::planted::{Bug, planted};
 use crate::reminders::{Due, Reminder};
 
 /// Entries of one part of the initial state, and objects that are looked at for it in one go.
-const INITIAL_PART: usize = 512;
-const INITIAL_CHUNK: usize = 4_096;
+const INITIAL_PART: usize = if cfg!(test) { 2 } else { 512 };
+const INITIAL_CHUNK: usize = if cfg!(test) { 3 } else { 4_096 };
 /// Records that are passed over before other tasks get their turn.
 const PASS_OVER: usize = 256;
 
