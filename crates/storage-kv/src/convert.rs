@@ -217,7 +217,13 @@ impl<K: Kv> Inner<K> {
             }
         };
         if stored.entry.unreadable_reason().is_none() {
-            return Ok(stored);
+            return Ok(match pair.lease {
+                Some(_) => stored,
+                None => Stored {
+                    entry: stored.entry.into_lasting(),
+                    ..stored
+                },
+            });
         }
         self.meter.count("apiserver_storage_decode_errors_total", 1);
         Ok(Stored {

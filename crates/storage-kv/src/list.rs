@@ -3,7 +3,8 @@
 //! A page of the backend is bounded by keys and bytes, and its size follows what the values seen so far weigh. A list
 //! that needs more than one reads the next while it looks at the one it has. So at any moment it holds three things,
 //! however long it is: the page it looks at, which a backend may hand out in one piece of memory, what it has found in
-//! it, and the page on its way. Each is a third of [`HELD_BYTES`]; what the reader keeps comes on top. A limited list
+//! it, and the page on its way. Each is about [`PAGE_BYTES`], of a long list up to [`LARGEST_PAGE_BYTES`]; what the
+//! reader keeps comes on top. A limited list
 //! with a selector sizes its pages by how much of the last ones was selected, so that little is read beyond what it hands
 //! out, and reads nothing ahead.
 
@@ -32,13 +33,13 @@ const FIRST_PAGE: u64 = 100;
 const LARGEST_PAGE: u64 = 10_000;
 /// So many values are decrypted at a time, where a key service has to be asked for each.
 const CHUNK: usize = 16;
-/// Bytes that a list is meant to hold at a time, beside what its reader keeps.
+/// Bytes that a page is meant to bring.
 ///
 /// A backend may have to count what lies behind a page for each of them, so smaller ones cost a long list more: with a third
 /// of this, lists of 10,000 objects took 1.6 times as long.
-const HELD_BYTES: u64 = 12 * 1024 * 1024;
-/// Bytes that a page is meant to bring.
-const PAGE_BYTES: u64 = HELD_BYTES / 3;
+const PAGE_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes that a page of a long list is meant to bring, once it has brought so many already.
+const LARGEST_PAGE_BYTES: u64 = 2 * PAGE_BYTES;
 /// What a pair, or the entry that it becomes, takes in memory beside its value and key, roughly.
 const PAIR_BYTES: usize = 512;
 
@@ -158,6 +159,7 @@ impl<K: Kv> Inner<K> {
             behind: 0,
             looked_at: 0,
             selected: 0,
+            brought: 0,
             ahead: None,
             meter: ListMeter::new(&self.meter),
         };
@@ -309,6 +311,8 @@ struct Cursor<K> {
     /// How many pairs were looked at, and how many of them the caller got.
     looked_at: u64,
     selected: u64,
+    /// Bytes of the pages so far.
+    brought: u64,
     /// The page that comes next, where it was read ahead.
     ahead: Option<Result<RangePage>>,
     meter: ListMeter,
@@ -331,6 +335,7 @@ impl<K: Kv> Cursor<K> {
             let RangePage { pairs, more, .. } = page;
             self.meter.fetched += pairs.len() as u64;
             let (size, weight) = (pairs.len(), weight(&pairs));
+            self.brought += weight * size as u64;
             if let Some(last) = pairs.last() {
                 self.request.start = format!("{}\0", last.key);
             }
@@ -416,7 +421,9 @@ impl<K: Kv> Cursor<K> {
             Some(left) => self.keys_for(left),
         };
         // What came so far may have been lighter than what comes; pages grow in steps, but shrink at once.
-        let by_weight = (PAGE_BYTES / weight).min(self.page_size.saturating_mul(4));
+        let bytes = self.brought.clamp(PAGE_BYTES, LARGEST_PAGE_BYTES);
+        self.request.limit_bytes = NonZeroU64::new(bytes);
+        let by_weight = (bytes / weight).min(self.page_size.saturating_mul(4));
         self.page_size = wanted.min(by_weight).clamp(1, LARGEST_PAGE);
     }
 

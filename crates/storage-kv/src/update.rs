@@ -186,6 +186,7 @@ impl<K: Kv> Inner<K> {
             Change::Put { value, ttl } => {
                 let revision = state.revision().unwrap_or_else(|| self.told.latest());
                 let prepared = self.prepare(key, full, &value, revision)?;
+                let prepared = prepared.living(ttl, state.entry.as_ref());
                 trace.stage_of("encoded", prepared.plaintext.len());
                 Ok(Decision::Write(prepared, ttl))
             }

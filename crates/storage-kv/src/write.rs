@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use memchr::memmem;
 use serde::Deserialize;
 
 use apiserver_storage_api::{BoxError, CreateOptions, Encoded, Entry, Key, Result, Revision, StorageError, Ttl};
@@ -26,6 +27,22 @@ pub(crate) struct Prepared {
     /// The entry that will be handed out, at a revision that is not its own yet. Read from the very bytes that are
     /// sent, and before they are: what could not be read back is not written.
     pub(crate) entry: Entry,
+}
+
+impl Prepared {
+    /// Notes whether the object will live until somebody deletes it: it was asked for, or the state that it replaces
+    /// does and nothing was asked for.
+    pub(crate) fn living(mut self, ttl: Ttl, replaced: Option<&Entry>) -> Self {
+        let lasting = match ttl {
+            Ttl::Never => true,
+            Ttl::After(ttl) => ttl.is_zero(),
+            Ttl::Keep => replaced.is_none_or(Entry::is_lasting),
+        };
+        if lasting {
+            self.entry = self.entry.into_lasting();
+        }
+        self
+    }
 }
 
 /// What became of a write.
@@ -67,9 +84,9 @@ impl<K: Kv> Inner<K> {
         if carries_revision(value.json()) {
             return Err(StorageError::ResourceVersionSetOnCreate);
         }
-        let prepared = self.prepare(key, full, value, self.told.latest())?;
-        trace.stage_of("encoded", prepared.plaintext.len());
         let ttl = options.ttl.map_or(Ttl::Never, Ttl::After);
+        let prepared = self.prepare(key, full, value, self.told.latest())?.living(ttl, None);
+        trace.stage_of("encoded", prepared.plaintext.len());
         match self
             .write("create", full, &prepared, Expected::Absent, ttl, trace)
             .await?
@@ -91,7 +108,12 @@ impl<K: Kv> Inner<K> {
     ) -> Result<Written> {
         let sealed = self.seal(full, prepared.plaintext.clone()).await?;
         trace.stage_of("transformed", sealed.len());
-        let mut lease = self.lease(full, ttl, expected).await?;
+        let mut lease = match prepared.entry.is_lasting() {
+            // Said outright, so that the backend need not look which lease there is to be kept: the state that the write
+            // expects has none, and another one refuses it.
+            true => Lease::None,
+            false => self.lease(full, ttl, expected).await?,
+        };
         let put = |lease| self.timed(operation, self.kv.put_if(full, sealed.clone(), expected, lease));
         let mut outcome = put(lease).await;
         if let (Err(KvError::LeaseNotFound), Lease::Id(_)) = (&outcome, lease) {
@@ -240,8 +262,7 @@ fn whole_seconds(ttl: Duration) -> Duration {
 /// (`storage-api/CREATE-02`); a document that is no object is the encoder's business.
 fn carries_revision(json: &[u8]) -> bool {
     // Looking for the text is much cheaper than reading all of it. Where something is written as an escape, it may be that.
-    let may = |text: &str| text.contains("resourceVersion") || text.contains("\\u");
-    if std::str::from_utf8(json).is_ok_and(|text| !may(text)) {
+    if memmem::find(json, b"resourceVersion").is_none() && memmem::find(json, b"\\u").is_none() {
         return false;
     }
     #[derive(Default, Deserialize)]

@@ -11,7 +11,7 @@ use apiserver_storage_api::{
     CreateOptions, DeleteOptions, Encoded, Entry, JsonNormalizer, ListAt, ListOptions, Malformed, MediaType, NoCheck,
     Normalized, Normalizer, Revision, SelectableField, Storage, StorageError, UpdateOptions,
 };
-use apiserver_storage_kv::{Expected, KvStore};
+use apiserver_storage_kv::{Expected, KvStore, Lease};
 use apiserver_storage_testing::fixture::*;
 use apiserver_storage_testing::{BindingTransformer, Calls, ReferenceKv};
 use bytes::Bytes;
@@ -92,6 +92,42 @@ async fn pages_grow_when_little_is_selected() {
         (1000, in_steps),
         "100 + 400 + 500"
     );
+}
+
+/// To keep a lease a backend has to look for it, so it is asked to only where there may be one.
+#[tokio::test]
+async fn an_object_known_to_have_no_lease_is_written_without_one() {
+    let spy = Spy::new();
+    let store = spy.store(pods());
+    let (a, b) = (key("ns", "a"), key("ns", "b"));
+    let suggested = |suggestion: Option<Entry>| UpdateOptions {
+        suggestion,
+        ..UpdateOptions::default()
+    };
+    let change = async |key, suggestion, number: usize| {
+        let mut update = |current: Option<Entry>| async move {
+            edited(current.as_ref(), |object| object["spec"]["n"] = number.into())
+        };
+        let updated = store.guaranteed_update(key, suggested(suggestion), &mut update).await;
+        updated.expect("updated")
+    };
+    let created = create_pod(&store, "ns", "a").await;
+    let updated = change(&a, Some(created), 1).await;
+    change(&a, Some(updated), 2).await;
+    change(&a, None, 3).await;
+    assert_eq!(spy.take().leases, [Lease::None; 4]);
+
+    let options = CreateOptions {
+        ttl: Some(Duration::from_secs(60)),
+    };
+    let created = store
+        .create(&b, encoded(&pod("ns", "b")), options)
+        .await
+        .expect("created");
+    let updated = change(&b, Some(created), 1).await;
+    change(&b, Some(updated), 2).await;
+    change(&b, None, 3).await;
+    assert_eq!(spy.take().leases[1..], [Lease::Keep; 3]);
 }
 
 #[tokio::test]

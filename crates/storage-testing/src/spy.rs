@@ -39,6 +39,8 @@ pub struct Asked {
     pub ranges: Vec<Read>,
     /// Writes and deletions: what they expected.
     pub writes: Vec<Expected>,
+    /// Writes: under which lease.
+    pub leases: Vec<Lease>,
     /// Watches.
     pub watches: Vec<WatchRequest>,
     /// How often the latest revision was asked for.
@@ -207,7 +209,11 @@ impl<K: Kv> Kv for Spy<K> {
 
     async fn put_if(&self, key: &str, value: Bytes, expected: Expected, lease: Lease) -> KvResult<WriteOutcome> {
         self.pause().await;
-        self.asked.lock().writes.push(expected);
+        {
+            let mut asked = self.asked.lock();
+            asked.writes.push(expected);
+            asked.leases.push(lease);
+        }
         let written = self.kv.put_if(key, value, expected, lease).await;
         self.pause().await;
         written

@@ -84,6 +84,7 @@ macro_rules! conformance {
                 another_stored_version_is_a_change: [Raw, Plain];
                 preconditions_of_updates_are_checked_first: [];
                 an_update_keeps_the_lifetime: [Expiry];
+                an_update_of_a_suggestion_keeps_the_lifetime: [Expiry];
                 an_update_may_give_a_lifetime: [Expiry];
                 an_update_may_end_a_lifetime: [Expiry];
                 a_new_lifetime_alone_is_a_change: [Expiry];

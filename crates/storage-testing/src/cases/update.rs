@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use apiserver_storage_api::{
-    Change, CreateOptions, Entry, EventKind, Preconditions, Storage, StorageError, Ttl, UpdateOptions, WatchStart,
+    Change, CreateOptions, Entry, EventKind, ListOptions, Preconditions, Storage, StorageError, Ttl, UpdateOptions,
+    WatchStart,
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -426,6 +427,39 @@ pub async fn an_update_keeps_the_lifetime<H: Harness>(h: H) {
     let mut watch = Watching::all(&*store, WatchStart::After(updated.revision())).await;
     h.advance(Duration::from_secs(2)).await;
     watch.expect(EventKind::Deleted, &key("ns", "a")).await;
+}
+
+// covers: storage-api/UPD-28
+/// Nor does one that is decided on what somebody knows already, wherever he knows it from.
+pub async fn an_update_of_a_suggestion_keeps_the_lifetime<H: Harness>(h: H) {
+    let store = h.store();
+    let mut last = create_short(&*store).await;
+    let mut events = Watching::all(
+        &*store,
+        WatchStart::After(last.revision().previous().expect("not the first")),
+    )
+    .await;
+    for source in ["write", "event", "get", "list"] {
+        let event = events.event().await;
+        let suggestion = match source {
+            "write" => last,
+            "event" => event.object.expect("the object"),
+            "get" => get(&*store, &key("ns", "a")).await,
+            _ => list(&*store, &all(), ListOptions::default()).await.entries.remove(0),
+        };
+        let options = UpdateOptions {
+            suggestion: Some(suggestion),
+            ..UpdateOptions::default()
+        };
+        let mut update = |current: Option<Entry>| async move {
+            edited(current.as_ref(), |object| object["spec"]["from"] = source.into())
+        };
+        let updated = store.guaranteed_update(&key("ns", "a"), options, &mut update).await;
+        last = updated.expect("updated");
+    }
+    h.advance(Duration::from_secs(2)).await;
+    events.event().await;
+    events.expect(EventKind::Deleted, &key("ns", "a")).await;
 }
 
 // covers: storage-api/UPD-27
