@@ -1,6 +1,7 @@
 //! The command line, under Kubernetes' own flag names, and its translation into a [`ServerConfig`].
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,9 +43,15 @@ pub(crate) struct Cli {
     /// Key of the client certificate for etcd.
     #[arg(long, value_name = "FILE")]
     etcd_keyfile: Option<PathBuf>,
+    /// User and password for an etcd that has users: the first line is user:password.
+    #[arg(long, value_name = "FILE")]
+    etcd_credentials_file: Option<PathBuf>,
     /// Pause between compactions of etcd's history, and its age then; 0 switches them off.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration, allow_hyphen_values = true)]
     etcd_compaction_interval: Duration,
+    /// Revisions of etcd's history that are kept where there are more before the interval is over; 0 keeps all until then.
+    #[arg(long, value_name = "REVISIONS", default_value_t = 0)]
+    etcd_compaction_budget: u64,
     /// How long etcd may take to answer a health check; 0 means the default.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
     etcd_healthcheck_timeout: Duration,
@@ -145,7 +152,10 @@ impl Cli {
                 ca_file: self.etcd_cafile,
                 cert_file: self.etcd_certfile,
                 key_file: self.etcd_keyfile,
+                credentials: None,
+                credentials_file: self.etcd_credentials_file,
                 compaction_interval: self.etcd_compaction_interval,
+                compaction_budget: NonZeroU64::new(self.etcd_compaction_budget),
                 healthcheck_timeout: self.etcd_healthcheck_timeout,
                 lease_reuse: self.lease_reuse_duration_seconds,
                 db_metric_poll_interval: self.etcd_db_metric_poll_interval,
@@ -373,9 +383,16 @@ mod tests {
             "1h30m",
             "--etcd-count-metric-poll-period=0s",
             "--lease-reuse-duration-seconds=7",
+            "--etcd-compaction-budget=1000000",
+            "--etcd-credentials-file=/etc/etcd-user",
         ])
         .unwrap()
         .storage;
+        assert_eq!(storage.etcd.compaction_budget, NonZeroU64::new(1_000_000));
+        assert_eq!(
+            storage.etcd.credentials_file.as_deref(),
+            Some("/etc/etcd-user".as_ref())
+        );
         assert_eq!(storage.etcd.compaction_interval, Duration::ZERO);
         assert_eq!(storage.etcd.healthcheck_timeout, Duration::from_millis(1500));
         assert_eq!(storage.etcd.db_metric_poll_interval, Duration::from_secs(5400));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use apiserver_storage_api::MediaType;
 use apiserver_storage_api::time::{Clock, OsRng, Rng, SystemClock};
 
 use crate::caches::CachesConfig;
+use crate::credentials::EtcdCredentials;
 
 /// One configuration for all resources of a process. Names and rules are those of Kubernetes' `--etcd-*` and
 /// `--storage-*` flags.
@@ -53,8 +55,15 @@ pub struct EtcdConfig {
     pub cert_file: Option<PathBuf>,
     /// Its key, in PEM form.
     pub key_file: Option<PathBuf>,
+    /// User and password where the cluster has authentication switched on.
+    pub credentials: Option<EtcdCredentials>,
+    /// The same in a file, whose first line is `user:password`. Read once, when the storage is opened.
+    pub credentials_file: Option<PathBuf>,
     /// Every so often history older than that is compacted, once per cluster: 5 min. Zero: never by this process.
     pub compaction_interval: Duration,
+    /// Where a burst of writes leaves more revisions than so many, what exceeds them is compacted without waiting for the
+    /// interval; absent: never.
+    pub compaction_budget: Option<NonZeroU64>,
     /// How long a read may take by which health is told: 2 s. Zero: the default.
     pub healthcheck_timeout: Duration,
     /// Objects whose lifetimes differ by less than this (and less than 5 %) share a lease: 60 s.
@@ -70,13 +79,18 @@ impl Default for EtcdConfig {
             ca_file: None,
             cert_file: None,
             key_file: None,
+            credentials: None,
+            credentials_file: None,
             compaction_interval: Duration::from_secs(300),
+            compaction_budget: None,
             healthcheck_timeout: HEALTHCHECK_TIMEOUT,
             lease_reuse: Duration::from_secs(60),
             db_metric_poll_interval: Duration::from_secs(30),
         }
     }
 }
+
+const CREDENTIALS: &str = "etcd-credentials-file";
 
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -91,6 +105,31 @@ impl EtcdConfig {
             ("etcd-certfile", self.cert_file.as_ref()),
             ("etcd-keyfile", self.key_file.as_ref()),
         ]
+    }
+
+    /// What has no effect but on a cluster, beside times: by flag.
+    fn others(&self) -> [(&'static str, bool); 2] {
+        [
+            (
+                CREDENTIALS,
+                self.credentials.is_some() || self.credentials_file.is_some(),
+            ),
+            ("etcd-compaction-budget", self.compaction_budget.is_some()),
+        ]
+    }
+
+    /// Who this is to the cluster.
+    fn login(&self, faults: &mut Vec<Fault>) -> Option<EtcdCredentials> {
+        match (&self.credentials, &self.credentials_file) {
+            (Some(_), Some(_)) => {
+                faults.push(Fault::new(CREDENTIALS, "user and password are given twice"));
+                None
+            }
+            (given, None) => given.clone(),
+            (None, Some(file)) => EtcdCredentials::read(file)
+                .map_err(|error| faults.push(Fault::new(CREDENTIALS, error)))
+                .ok(),
+        }
     }
 
     /// The times, by their flags.
@@ -224,9 +263,14 @@ impl Config {
             [("etcd-count-metric-poll-period", self.count_metric_poll_period)],
             &mut faults,
         );
+        let credentials = match backend {
+            BackendKind::Etcd3 => self.etcd.login(&mut faults),
+            BackendKind::Embedded | BackendKind::Memory => None,
+        };
         (
             Checked {
                 backend,
+                credentials,
                 media_type,
                 prefix,
             },
@@ -276,6 +320,8 @@ impl Config {
             .filter(|(_, file)| file.is_some())
             .map(|(field, _)| field)
             .collect();
+        let others = self.etcd.others().into_iter();
+        unused.extend(others.filter(|(_, given)| *given).map(|(field, _)| field));
         let times = self.etcd.times().into_iter().zip(EtcdConfig::default().times());
         unused.extend(
             times
@@ -341,6 +387,9 @@ impl Config {
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
     pub(crate) backend: BackendKind,
+    /// Who this is to an etcd cluster.
+    #[cfg_attr(not(feature = "etcd3"), allow(dead_code, reason = "there is no cluster then"))]
+    pub(crate) credentials: Option<EtcdCredentials>,
     pub(crate) media_type: MediaType,
     pub(crate) prefix: String,
 }
@@ -497,6 +546,36 @@ mod tests {
         assert_eq!(faults, ["etcd-keyfile", "etcd-certfile"]);
     }
 
+    #[test]
+    fn a_user_of_etcd_is_given_once_and_its_password_is_not_shown() {
+        if !cfg!(feature = "etcd3") {
+            return;
+        }
+        let credentials = EtcdCredentials {
+            user: "api".into(),
+            password: "topsecret".into(),
+        };
+        let mut config = Config::etcd3(["http://127.0.0.1:2379"]);
+        config.etcd.credentials = Some(credentials.clone());
+        let (checked, faults) = config.check();
+        assert_eq!((checked.credentials.as_ref(), faults), (Some(&credentials), vec![]));
+        let shown = format!("{config:?} {checked:?}");
+        assert!(shown.contains("api") && !shown.contains("secret"), "{shown}");
+
+        config.etcd.credentials_file = Some("/nonexistent/user".into());
+        check(
+            config.clone(),
+            &["etcd-credentials-file: user and password are given twice"],
+        );
+        config.etcd.credentials = None;
+        let faults: Vec<_> = config.check().1.iter().map(Fault::to_string).collect();
+        let [fault] = &faults[..] else { panic!("{faults:?}") };
+        assert!(
+            fault.starts_with("etcd-credentials-file: cannot read /nonexistent/user: "),
+            "{fault}"
+        );
+    }
+
     // covers: storagebackend/B-CFG-06, storagebackend/B-FLG-14, storagebackend/B-FLG-15, storagebackend/B-NEW-10
     // covers: storagebackend/B-OPT-07
     #[test]
@@ -509,7 +588,9 @@ mod tests {
 
         let etcd = EtcdConfig {
             ca_file: Some("/nonexistent/ca.crt".into()),
+            credentials_file: Some("/nonexistent/user".into()),
             compaction_interval: Duration::ZERO,
+            compaction_budget: NonZeroU64::new(1000),
             lease_reuse: seconds(59),
             ..etcd
         };
@@ -519,6 +600,8 @@ mod tests {
                 .with_count_metric_poll_period(seconds(10_000_000_000)),
             &[
                 "etcd-cafile: only for the etcd3 backend",
+                "etcd-credentials-file: only for the etcd3 backend",
+                "etcd-compaction-budget: only for the etcd3 backend",
                 "etcd-compaction-interval: only for the etcd3 backend",
                 "lease-reuse-duration-seconds: only for the etcd3 backend",
                 "etcd-count-metric-poll-period: 10000000000 s is too long",

@@ -265,10 +265,14 @@ fn etcd_config(config: &Config, checked: &Checked) -> apiserver_storage_etcd3::E
     etcd.key_file.clone_from(&ours.key_file);
     etcd.probe_key = format!("{}/health", checked.prefix);
     etcd.compaction_interval = Some(ours.compaction_interval).filter(|interval| !interval.is_zero());
+    etcd.compaction_budget = ours.compaction_budget;
     etcd.health_timeout = ours.health_timeout();
     etcd.lease_reuse = ours.lease_reuse;
     etcd.size_interval = ours.db_metric_poll_interval;
-    etcd
+    match &checked.credentials {
+        Some(login) => etcd.with_credentials(&login.user, &login.password),
+        None => etcd,
+    }
 }
 
 impl fmt::Debug for Factory {
@@ -307,6 +311,9 @@ mod tests {
         assert_eq!(etcd.compaction_interval, Some(seconds(1)));
         assert_eq!((etcd.health_timeout, etcd.lease_reuse), (seconds(3), seconds(4)));
         assert_eq!((etcd.size_interval, etcd.probe_key.as_str()), (seconds(5), "/p/health"));
+        assert_eq!(etcd.compaction_budget, None);
+        let etcd = made(|etcd| etcd.compaction_budget = std::num::NonZeroU64::new(6));
+        assert_eq!(etcd.compaction_budget.map(std::num::NonZeroU64::get), Some(6));
         // Zero is off, but for the timeout.
         let etcd = made(|etcd| {
             etcd.compaction_interval = Duration::ZERO;

@@ -29,10 +29,12 @@
 mod caches;
 mod config;
 mod counts;
+mod credentials;
 mod factory;
 
 pub use self::caches::{CacheRule, CachesConfig, watch_cache_indexes, watch_cache_size};
 pub use self::config::{Config, EtcdConfig, Fault};
+pub use self::credentials::EtcdCredentials;
 pub use self::factory::{Factory, OpenError};
 
 /// What a request has spent in the stores of a factory.
