@@ -406,7 +406,7 @@ impl Storage for Script {
             let _ = sender.unbounded_send(Ok(WatchItem::Batch(batch.clone())));
         }
         state.watchers.push(sender);
-        let (scope, predicate) = (scope.clone(), options.predicate);
+        let (scope, predicate, progress) = (scope.clone(), options.predicate, options.progress);
         let items = receiver.filter_map(move |item| {
             let item = match item {
                 Ok(WatchItem::Batch(batch)) => {
@@ -420,6 +420,7 @@ impl Storage for Script {
                         }))
                     })
                 }
+                Ok(WatchItem::Progress(_)) if !progress => None,
                 item => Some(item),
             };
             async { item }
