@@ -60,8 +60,9 @@ impl Shown {
 
     /// Somebody is shown the storage below as of a revision, or something that happened then.
     pub(crate) fn record(&self, revision: Revision) {
-        let floor = self.floor();
-        if !floor.is_doubted() && floor.allows_nothing_before(revision) {
+        // Both: the floor may be that of an earlier store while another one is being listed.
+        let is_known = |known: &AtomicU64| known.load(Ordering::SeqCst) >= revision.get();
+        if is_known(&self.since_list) && is_known(&self.floor) {
             return;
         }
         // In this order: who takes over reads the first after it has set the second.
@@ -109,12 +110,6 @@ impl Shown {
     }
 }
 
-impl Floor {
-    fn allows_nothing_before(self, revision: Revision) -> bool {
-        self.0 >= revision.get()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,5 +148,14 @@ mod tests {
         shown.list_begins();
         shown.take_over(|| ());
         assert!(shown.floor().allows(at(1)), "the list is later than all of it");
+        shown.record(at(1_000));
+        shown.list_begins();
+        shown.record(at(60));
+        shown.take_over(|| ());
+        assert_eq!(
+            shown.floor().revision(),
+            Some(at(60)),
+            "of the new store, although an earlier one was further"
+        );
     }
 }
