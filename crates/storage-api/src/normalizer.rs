@@ -244,6 +244,25 @@ fn stored_form(scanned: &Scanned<'_>, object: &Encoded) -> Bytes {
         .map_or_else(|| document.clone(), Bytes::from)
 }
 
+/// What is stored of a document in canonical form that is served like this, with a newline behind it: the document
+/// itself, shared, or what it is without the revision that it came with.
+fn stored_of(served: &Normalized, document: &Bytes) -> Option<Bytes> {
+    const NAME: &[u8] = b"\"resourceVersion\":\"";
+    let (json, digits) = (&served.json, &served.resource_version);
+    let was_put_in = json.len() + 1 >= document.len() + NAME.len() + digits.len() + 1;
+    if was_put_in {
+        return Some(document.clone());
+    }
+    let (before, behind) = (json.get(..digits.start)?, json.get(digits.end..)?);
+    let (before, behind) = (before.strip_suffix(NAME)?, behind.strip_prefix(b"\"")?);
+    // It goes with the comma before it; the first one with that behind it.
+    let (before, behind) = match before.strip_suffix(b",") {
+        Some(before) => (before, behind),
+        None => (before, behind.strip_prefix(b",").unwrap_or(behind)),
+    };
+    Some([before, behind, b"\n"].concat().into())
+}
+
 impl Normalizer for JsonNormalizer {
     fn normalize(
         &self,
@@ -269,10 +288,18 @@ impl Normalizer for JsonNormalizer {
         revision: Revision,
         fields: &[SelectableField],
     ) -> Result<(Bytes, Normalized), Malformed> {
-        if media_type == MediaType::Json
-            && let Some(both) = self.keep_guided(object, revision, fields, Anything)
-        {
-            return Ok(both);
+        if media_type == MediaType::Json {
+            let document = object.json();
+            let both = if document.ends_with(b"\n") {
+                // As it is stored, perhaps but for its revision: the served form is that of a stored value.
+                let normalized = self.compare(document, revision, fields);
+                normalized.and_then(|normalized| Some((stored_of(&normalized, document)?, normalized)))
+            } else {
+                self.keep_guided(object, revision, fields, Anything)
+            };
+            if let Some(both) = both {
+                return Ok(both);
+            }
         }
         let stored = self.encode_value(object, media_type)?;
         let normalized = self.normalize(&stored, revision, fields)?;
@@ -447,6 +474,45 @@ mod tests {
             ] {
                 let stored = format!("{HEAD}{metadata}{rest}}}\n");
                 assert!(is_verified(stored.as_bytes()), "{stored}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_is_stored_alike_whatever_it_came_with() {
+        let normalizer = JsonNormalizer::new(gvk());
+        for revision in [1, 999_999, u64::MAX >> 1] {
+            let revision = Revision::new(revision).expect("not zero");
+            for version in ["", "0", "7", "123456789012345678901234567890"] {
+                for (before, behind) in [
+                    ("", ""),
+                    (r#""name":"a""#, ""),
+                    ("", r#""uid":"u""#),
+                    (r#""name":"a""#, r#""uid":"u""#),
+                ] {
+                    let member = format!(r#""resourceVersion":"{version}""#);
+                    for members in [vec![before, behind], vec![before, member.as_str(), behind]] {
+                        let members: Vec<_> = members.into_iter().filter(|member| !member.is_empty()).collect();
+                        let head = r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"#;
+                        let object = format!("{head}{}}},\"spec\":{{\"x\":1}}}}", members.join(","));
+                        let decoded = normalizer.encode_value(&Encoded::from_json(object.clone()), MediaType::Json);
+                        let want = decoded.expect("an object");
+                        // Once more, when it is like the last one.
+                        for end in ["", "\n", "\n", " "] {
+                            let given = Encoded::from_json(format!("{object}{end}"));
+                            let both = normalizer.encode_and_normalize(&given, MediaType::Json, revision, &fields());
+                            let (stored, served) = both.expect("an object");
+                            assert_eq!(stored, want, "{object:?}{end:?}");
+                            let read = normalizer.rewrite(&want, revision, &fields()).expect("an object");
+                            assert_eq!(
+                                (served.json, served.resource_version),
+                                (read.json, read.resource_version)
+                            );
+                            let is_stored = end == "\n" && !object.contains("resourceVersion");
+                            assert_eq!(stored.as_ptr() == given.json().as_ptr(), is_stored, "{object:?}{end:?}");
+                        }
+                    }
+                }
             }
         }
     }
