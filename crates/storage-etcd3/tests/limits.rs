@@ -2,6 +2,7 @@
 //! nobody wants to wait any more.
 
 mod common;
+mod seen;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,6 +12,7 @@ use apiserver_storage_kv::{Expected, Kv, KvError, Lease, RangeRequest};
 use etcd_client::{Client, Error};
 
 use common::{Etcd, applied, connect, create, soon, until};
+use seen::Book;
 
 // covers: storage-etcd3/SIZE-02, storage-etcd3/EERR-04, storage-etcd3/RCLI-12
 #[tokio::test]
@@ -49,7 +51,7 @@ async fn a_server_refuses_large_requests_and_does_not_even_read_larger_ones() {
     applied(put(LIMIT - 1000).await.expect("small enough"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn closing_ends_calls_that_wait_for_a_stopped_member() {
     let Some(etcd) = Etcd::start().await else { return };
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
@@ -60,7 +62,8 @@ async fn closing_ends_calls_that_wait_for_a_stopped_member() {
     let first = create(&kv, "/registry/a", "1").await;
     etcd.freeze();
 
-    let before = clock.sleepers();
+    let book = Book::default();
+    let _guard = metrics::set_default_local_recorder(&book);
     let (reader, lister, writer) = (Arc::clone(&kv), Arc::clone(&kv), Arc::clone(&kv));
     let read = tokio::spawn(async move { reader.get("/registry/a", None).await.map(drop) });
     let list = tokio::spawn(async move { lister.range(RangeRequest::prefix("/registry/")).await.map(drop) });
@@ -68,7 +71,9 @@ async fn closing_ends_calls_that_wait_for_a_stopped_member() {
         let put = writer.put_if("/registry/a", "2".into(), Expected::At(first), Lease::Keep);
         put.await.map(drop)
     });
-    until(|| clock.sleepers() >= before + 3, "all three are under way").await;
+    let started = |method: &str| book.sum(&["grpc_client_started_total", method]);
+    let under_way = || started("grpc_method=Range") == 2 && started("grpc_method=Txn") == 1;
+    until(under_way, "all three are under way").await;
     soon(kv.close()).await;
     let ended = || read.is_finished() && list.is_finished() && put.is_finished();
     assert!(!ended(), "they may still come to their end");
