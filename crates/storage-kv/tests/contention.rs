@@ -13,8 +13,8 @@ use apiserver_storage_testing::fixture::*;
 use futures::future::join_all;
 use serde_json::Value;
 
-use common::config;
 use common::Spy;
+use common::config;
 
 fn store(kv: &Arc<Spy>) -> KvStore<Spy> {
     KvStore::new(Arc::clone(kv), pods(), config())
