@@ -249,7 +249,7 @@ fn stored_form(scanned: &Scanned<'_>, object: &Encoded) -> Bytes {
 fn stored_of(served: &Normalized, document: &Bytes) -> Option<Bytes> {
     const NAME: &[u8] = b"\"resourceVersion\":\"";
     let (json, digits) = (&served.json, &served.resource_version);
-    let was_put_in = json.len() + 1 >= document.len() + NAME.len() + digits.len() + 1;
+    let was_put_in = json.len() >= document.len() + NAME.len() + digits.len();
     if was_put_in {
         return Some(document.clone());
     }
