@@ -111,7 +111,8 @@ async fn resources_are_encrypted_as_the_configuration_says() {
 }
 
 // covers: storagebackend/B-DEC-07, storagebackend/B-DEC-09, storagebackend/B-GRO-04
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread, so that no cache gets its turn before it is looked at.
+#[tokio::test]
 async fn the_cache_is_on_or_off_per_resource() {
     let mut caches = CachesConfig::default();
     *caches.rule("configmaps") = CacheRule::off();
