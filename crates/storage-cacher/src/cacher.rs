@@ -422,7 +422,14 @@ impl Shared {
             root => root,
         };
         if !root.is_some_and(|root| is_said_by(&root)) {
-            self.shown.record(self.now.ask(&self.inner).await?.revision);
+            let before = self.loaded();
+            let now = self.now.ask(&self.inner).await?;
+            // What was told may have been of the store before this one, and later than its state at hand.
+            let is_other = |root: &Arc<Root>| now.revision < root.revision || now.store != root.store;
+            if let Some(root) = before.filter(is_other) {
+                self.suspect_reset(&root);
+            }
+            self.shown.record(now.revision);
         }
         Ok(())
     }
