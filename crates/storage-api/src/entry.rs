@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use compact_str::CompactString;
 
+use crate::attributes::Attributes;
 use crate::codec::MediaType;
 use crate::error::{Result, StorageError};
 use crate::forms::Slots;
@@ -16,7 +16,6 @@ use crate::normalizer::{Malformed, Normalized};
 use crate::object::{Encoded, Object};
 use crate::resource::ResourceInfo;
 use crate::revision::Revision;
-use crate::shape::Slot;
 
 /// One object as stored at one revision: readable, or named as unreadable. Cloning shares it.
 ///
@@ -63,164 +62,6 @@ pub struct Origin {
     pub size: usize,
     /// Known to live until somebody deletes it: no lease ends this state. False where that is not known.
     pub lasting: bool,
-}
-
-/// A text that is mostly short: up to 24 bytes lie in place.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Text(CompactString);
-
-impl std::ops::Deref for Text {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl AsRef<str> for Text {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Text {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<String> for Text {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<Box<str>> for Text {
-    fn from(text: Box<str>) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<std::borrow::Cow<'_, str>> for Text {
-    fn from(text: std::borrow::Cow<'_, str>) -> Self {
-        Self((*text).into())
-    }
-}
-
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self)
-    }
-}
-
-impl fmt::Debug for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
-    }
-}
-
-/// What selectors and indexes use.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes {
-    /// `metadata.name`.
-    pub name: Text,
-    /// `metadata.namespace`; empty for cluster-scoped objects.
-    pub namespace: Text,
-    /// `metadata.uid`.
-    pub uid: Text,
-    /// `metadata.labels`.
-    pub labels: Labels,
-    /// The kind's selectable fields, beside name and namespace.
-    pub fields: Fields,
-    /// Whether `metadata.deletionTimestamp` is set.
-    pub deleting: bool,
-}
-
-impl Attributes {
-    /// The value of a field as selectors see it; `None` when the kind has no such field.
-    pub fn field(&self, label: &str) -> Option<&str> {
-        match label {
-            "metadata.name" => Some(&self.name),
-            "metadata.namespace" => Some(&self.namespace),
-            _ => self.fields.get(label),
-        }
-    }
-
-    /// A text by its place.
-    pub(crate) fn slot(&mut self, slot: Slot) -> Option<&mut Text> {
-        match slot {
-            Slot::Name => Some(&mut self.name),
-            Slot::Namespace => Some(&mut self.namespace),
-            Slot::Uid => Some(&mut self.uid),
-            Slot::Label(at) => self.labels.0.get_mut(at).map(|(_, value)| value),
-            Slot::Field(at) => self.fields.0.get_mut(at).map(|(_, value)| value),
-        }
-    }
-}
-
-/// Labels, sorted by key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Box<[(Text, Text)]>);
-
-impl Labels {
-    /// The value of a label.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        let at = self.0.binary_search_by(|(own, _)| (**own).cmp(key)).ok()?;
-        self.0.get(at).map(|(_, value)| &**value)
-    }
-
-    /// Labels whose keys ascend.
-    pub(crate) fn from_ascending(labels: Vec<(Text, Text)>) -> Self {
-        debug_assert!(labels.is_sorted_by(|a, b| a.0 < b.0));
-        Self(labels.into())
-    }
-
-    /// All labels in the order of their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (&**key, &**value))
-    }
-}
-
-impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
-    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(labels: I) -> Self {
-        let mut labels: Box<[(Text, Text)]> = labels
-            .into_iter()
-            .map(|(key, value)| (key.into(), value.into()))
-            .collect();
-        if !labels.is_sorted_by(|a, b| a.0 < b.0) {
-            labels.sort_by(|a, b| a.0.cmp(&b.0));
-        }
-        Self(labels)
-    }
-}
-
-/// Selectable fields with their values.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields(Box<[(Arc<str>, Text)]>);
-
-impl Fields {
-    pub(crate) fn from_vec(fields: Vec<(Arc<str>, Text)>) -> Self {
-        Self(fields.into())
-    }
-
-    /// The value of a field; `None` when the kind has no such field.
-    pub fn get(&self, label: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(own, _)| **own == *label)
-            .map(|(_, value)| &**value)
-    }
-
-    /// All fields.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(label, value)| (&**label, &**value))
-    }
-}
-
-impl<T: Into<Text>> FromIterator<(Arc<str>, T)> for Fields {
-    fn from_iter<I: IntoIterator<Item = (Arc<str>, T)>>(fields: I) -> Self {
-        Self(fields.into_iter().map(|(label, value)| (label, value.into())).collect())
-    }
 }
 
 /// Which step could not read a stored value.

@@ -1,7 +1,9 @@
 //! Keys: where an object lies below the resource prefix, checked once.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::error::{Result, StorageError};
@@ -49,8 +51,13 @@ impl ResourcePrefix {
 /// The key of one object, `/pods/ns/name`: begins with its resource prefix, never contains the cluster prefix.
 ///
 /// Cloning shares the text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<str>);
+#[derive(Clone)]
+pub struct Key {
+    /// The key, perhaps behind the cluster prefix: a backend that has the full key need not copy it.
+    text: Arc<str>,
+    /// Where in it the key begins.
+    start: usize,
+}
 
 impl Key {
     /// Checks a key of one object (`storage-api/KEY-03` to `KEY-12`). The bytes are kept exactly as given.
@@ -61,12 +68,56 @@ impl Key {
     pub fn new(prefix: &ResourcePrefix, key: &str) -> Result<Self> {
         check_segments(key)?;
         check_prefix(prefix, key)?;
-        Ok(Self(key.into()))
+        Ok(Self {
+            text: key.into(),
+            start: 0,
+        })
+    }
+
+    /// Checks what stands behind the first bytes of a text, which is shared and not copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new); a text that is too short, or cut within a character, is an empty key.
+    pub fn within(prefix: &ResourcePrefix, text: &Arc<str>, start: usize) -> Result<Self> {
+        let key = text.get(start..).unwrap_or_default();
+        check_segments(key)?;
+        check_prefix(prefix, key)?;
+        Ok(Self {
+            text: Arc::clone(text),
+            start,
+        })
     }
 
     /// The key without the cluster prefix.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.text.get(self.start..).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -179,7 +230,7 @@ fn check_prefix(prefix: &ResourcePrefix, key: &str) -> Result<()> {
 
 impl Borrow<str> for Key {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
@@ -270,6 +321,22 @@ mod tests {
         );
         check(false, "/pods/", Ok("/pods/"));
         check(false, "/pods/a//b/", Ok("/pods/a//b/"));
+    }
+
+    #[test]
+    fn a_key_within_a_longer_text_is_that_key() {
+        let prefix = ResourcePrefix::new("/pods/").unwrap();
+        let full: Arc<str> = "/registry/pods/ns/a".into();
+        let within = Key::within(&prefix, &full, "/registry".len()).unwrap();
+        let own = Key::new(&prefix, "/pods/ns/a").unwrap();
+        assert_eq!((within.as_str(), &within), ("/pods/ns/a", &own));
+        let keys = std::collections::HashSet::from([within.clone()]);
+        assert!(keys.contains(&own) && keys.contains("/pods/ns/a"));
+        let next = Key::new(&prefix, "/pods/ns/b").unwrap();
+        assert!(within < next && own < next);
+        for start in [0, 1, full.len(), full.len() + 1, usize::MAX] {
+            Key::within(&prefix, &full, start).unwrap_err();
+        }
     }
 
     // covers: storage-api/KEY-01, storage-api/KEY-15

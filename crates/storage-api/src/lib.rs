@@ -15,6 +15,7 @@ mod key;
 mod names;
 mod resource;
 
+mod attributes;
 pub mod codec;
 mod entry;
 mod forms;
@@ -38,9 +39,10 @@ mod typed;
 
 pub mod time;
 
+pub use self::attributes::{Attributes, Fields, Labels, Text, Uid};
 pub use self::codec::{MediaType, json};
 pub use self::continue_token::{ContinueToken, TokenError};
-pub use self::entry::{Attributes, Entry, Fields, Labels, Origin, Record, Text, UnreadableReason, digest};
+pub use self::entry::{Entry, Origin, Record, UnreadableReason, digest};
 pub use self::error::{BoxError, Result, StorageError, chain};
 pub use self::forms::{FormKey, Forms};
 pub use self::key::{Key, KeyPrefix, ResourcePrefix, Scope};

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::attributes::{Attributes, Fields, Labels};
 use crate::codec::{self, MediaType};
-use crate::entry::{Attributes, Fields, Labels};
 use crate::object::Encoded;
 use crate::resource::{GroupVersionKind, SelectableField};
 use crate::revision::Revision;

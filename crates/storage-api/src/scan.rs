@@ -12,8 +12,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::attributes::{Attributes, Fields, Labels, Text};
 use crate::codec::json;
-use crate::entry::{Attributes, Fields, Labels, Text};
 use crate::plain::{Specials, canonical_escape};
 use crate::resource::SelectableField;
 use crate::shape::{Learned, Shape, ShapeEdit, Slot, TextKind};
@@ -591,30 +591,27 @@ impl<'a, 'f> Scanner<'a, 'f> {
         let begin = metadata.at.start;
         // Nothing stands at the begin of a document, but what is not there.
         let text = |span: Span| match span.end {
-            0 => Some(Text::default()),
-            _ => text
-                .get((span.start as usize).checked_sub(begin)?..(span.end as usize).checked_sub(begin)?)
-                .map(Text::from),
+            0 => Some(""),
+            _ => text.get((span.start as usize).checked_sub(begin)?..(span.end as usize).checked_sub(begin)?),
         };
         let mut labels = Vec::with_capacity(metadata.labels.count);
         for (key, value) in metadata.labels.iter() {
-            labels.push((text(key)?, text(value)?));
+            labels.push((text(key)?.into(), text(value)?.into()));
         }
-        let mut fields = Vec::with_capacity(self.fields.len());
-        for (field, found) in self.fields.iter().zip(&self.found) {
+        let fields = self.fields.iter().zip(&self.found).map(|(field, found)| {
             let value = match found.end {
                 0 => Text::from(&*field.default),
                 _ => Text::from(std::str::from_utf8(self.slice(found.range())).ok()?),
             };
-            fields.push((Arc::clone(&field.label), value));
-        }
+            Some((Arc::clone(&field.label), value))
+        });
         Some(Attributes {
-            name: text(metadata.name)?,
-            namespace: text(metadata.namespace)?,
-            uid: text(metadata.uid)?,
+            name: text(metadata.name)?.into(),
+            namespace: text(metadata.namespace)?.into(),
+            uid: text(metadata.uid)?.into(),
             // They were seen to ascend.
             labels: Labels::from_ascending(labels),
-            fields: Fields::from_vec(fields),
+            fields: fields.collect::<Option<Fields>>()?,
             deleting: metadata.deleting,
         })
     }

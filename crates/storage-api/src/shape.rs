@@ -16,8 +16,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::attributes::Attributes;
 use crate::codec::MediaType;
-use crate::entry::{Attributes, Text};
 use crate::normalizer::Normalized;
 use crate::plain::{Specials, canonical_escape};
 use crate::resource::SelectableField;
@@ -158,7 +158,7 @@ impl<K: TextKind> Shape<K> {
         let mut slots = Vec::new();
         for (slot, place) in extracted {
             if let Ok(text) = free.binary_search_by_key(&place.start, |(text, _)| text.start) {
-                *attributes.slot(slot)? = Text::default();
+                attributes.put(slot, "")?;
                 slots.push((slot, text));
             }
         }
@@ -219,7 +219,7 @@ impl<K: TextKind> Shape<K> {
                 Slot::Field(_) => std::str::from_utf8(document.get(text.clone())?).ok()?,
                 _ => together.get(text.start - from..text.end - from)?,
             };
-            *attributes.slot(*slot)? = Text::from(text);
+            attributes.put(*slot, text)?;
         }
         Some(attributes)
     }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -158,13 +159,14 @@ impl<K: Kv> Inner<K> {
 
     /// The key of a backend key. What somebody else put there under a text that is no key of this kind (`/pods/../x`)
     /// can be neither asked for nor named by any request; it is left out, and said so.
-    pub(crate) fn object_key(&self, full: &str) -> Option<Key> {
-        let key = self
-            .relative(full)
-            .and_then(|key| Key::new(self.info.prefix(), key).ok());
+    pub(crate) fn object_key(&self, full: &Arc<str>) -> Option<Key> {
+        let key = self.relative(full).and_then(|key| {
+            let start = full.len() - key.len();
+            Key::within(self.info.prefix(), full, start).ok()
+        });
         if key.is_none() {
             tracing::warn!(
-                key = full,
+                key = &**full,
                 resource = self.info.resource(),
                 "stored key is no key of this resource"
             );

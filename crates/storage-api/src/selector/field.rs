@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::entry::Attributes;
+use crate::attributes::Attributes;
 use crate::selector::SelectorError;
 
 /// Selects by fields; all requirements must hold. The default selects everything.

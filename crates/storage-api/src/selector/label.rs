@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::entry::Labels;
+use crate::attributes::Labels;
 use crate::selector::SelectorError;
 
 /// Selects by labels; all requirements must hold. The default selects everything.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::entry::Attributes;
+use crate::attributes::Attributes;
 use crate::resource::Index;
 use crate::selector::{FieldSelector, LabelSelector};
 
@@ -89,7 +89,7 @@ impl SelectionPredicate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Labels;
+    use crate::attributes::Labels;
 
     fn predicate(labels: &str, fields: &str) -> SelectionPredicate {
         SelectionPredicate::new(

@@ -111,7 +111,7 @@ impl Scan<'_> {
 
     pub(super) fn attributes(&self) -> Option<Attributes> {
         let text = |text: &Option<Text>| match text {
-            Some(text) => self.cursor.decoded(text).map(|text| text.as_ref().into()),
+            Some(text) => self.cursor.decoded(text),
             None => Some("".into()),
         };
         let mut labels = Vec::with_capacity(self.metadata.labels.len());
@@ -131,9 +131,9 @@ impl Scan<'_> {
             fields.push((Arc::clone(&field.label), value));
         }
         Some(Attributes {
-            name: text(&self.metadata.name)?,
-            namespace: text(&self.metadata.namespace)?,
-            uid: text(&self.metadata.uid)?,
+            name: text(&self.metadata.name)?.into(),
+            namespace: text(&self.metadata.namespace)?.into(),
+            uid: text(&self.metadata.uid)?.as_ref().into(),
             labels: labels
                 .iter()
                 .map(|(key, value)| (key.as_ref(), value.as_ref()))
