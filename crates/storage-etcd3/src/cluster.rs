@@ -17,12 +17,13 @@ use apiserver_storage_kv::{KvError, KvResult};
 use tokio::sync::{Notify, watch};
 use tonic::Status;
 
+use crate::answer::Part;
 use crate::config::{EtcdConfig, EtcdConfigError};
 use crate::error::{Failure, classify_status, fault};
 use crate::member::{Member, Trust, trust_of};
 use crate::metered::Method;
 use crate::proto::{RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse};
-use crate::rpc::{Fitting, Rpc};
+use crate::rpc::{Came, Rpc};
 use crate::tls::Tls;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
@@ -138,13 +139,22 @@ impl Cluster {
         self.call(Effect::Read, Method::Range, call).await
     }
 
-    /// Reads keys, if the answer has no more than so many bytes.
-    pub(crate) async fn range_within(&self, request: &RangeRequest, room: usize) -> KvResult<Fitting> {
+    /// Reads keys while they come, if there is room for the answer. `ask` says what is still to be asked for, in each
+    /// attempt anew, and something to remember of it; what `take` says of a part ends the call.
+    pub(crate) async fn range_into<T>(
+        &self,
+        ask: impl Fn() -> (RangeRequest, T),
+        room: usize,
+        take: impl Fn(Part) -> KvResult<()>,
+    ) -> KvResult<(Came, T)> {
         let call = |rpc: Arc<Rpc>| {
-            let request = request.clone();
-            async move { rpc.range_within(request, room).await }
+            let ((request, remembered), take) = (ask(), &take);
+            async move {
+                let came = rpc.range_into(request, room, take).await?;
+                Ok(came.map(|came| (came, remembered)))
+            }
         };
-        self.call(Effect::Read, Method::Range, call).await
+        self.call(Effect::Read, Method::Range, call).await?
     }
 
     /// A call that can be repeated, and is no read.

@@ -10,8 +10,8 @@ use tokio::task::AbortHandle;
 
 use apiserver_storage_api::{ResourceInfo, Revision};
 use apiserver_storage_kv::{
-    Capabilities, Expected, Kv, KvError, KvPair, KvResult, KvStoreConfig, KvWatch, Lease, LeaseId, RangePage,
-    RangeRequest, StoreId, WatchRequest, WriteOutcome,
+    Capabilities, Expected, Kv, KvError, KvPair, KvResult, KvStoreConfig, KvWatch, Lease, LeaseId, RangeEnd, RangePage,
+    RangeParts, RangeRequest, StoreId, WatchRequest, WriteOutcome,
 };
 use apiserver_storage_transform::Identity;
 
@@ -135,6 +135,10 @@ impl Kv for EtcdKv {
 
     async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
         self.shared.range(request).await
+    }
+
+    async fn range_into(&self, request: RangeRequest, parts: &RangeParts) -> KvResult<RangeEnd> {
+        self.shared.range_into(request, parts).await
     }
 
     async fn put_if(&self, key: &str, value: Bytes, expected: Expected, lease: Lease) -> KvResult<WriteOutcome> {

@@ -60,6 +60,7 @@
 mod config;
 mod etcd;
 
+mod answer;
 mod cluster;
 mod connect;
 mod member;

@@ -11,13 +11,14 @@ use std::num::NonZeroU64;
 use parking_lot::Mutex;
 
 use apiserver_storage_api::Revision;
-use apiserver_storage_kv::{KvError, KvPair, KvResult, RangePage, RangeRequest};
+use apiserver_storage_kv::{KvError, KvPair, KvResult, Progress, RangeEnd, RangePage, RangeParts, RangeRequest};
 
 pub(crate) use self::stream::Streams;
+use crate::answer::{End, Part};
 use crate::convert;
 use crate::error::fault;
 use crate::proto;
-use crate::rpc::Fitting;
+use crate::rpc::Came;
 use crate::shared::Shared;
 
 /// Keys of a bounded page whose weight is not known yet: few enough that the largest values do no harm.
@@ -75,10 +76,8 @@ impl Averages {
         (bytes / average.max(1)).min(keys / 2).max(1)
     }
 
-    fn learn(&self, request: &RangeRequest, pairs: &[KvPair]) {
-        let keys = u64::try_from(pairs.len()).unwrap_or(u64::MAX);
-        let bytes: usize = pairs.iter().map(|pair| pair.value.len()).sum();
-        let Some(average) = u64::try_from(bytes).unwrap_or(u64::MAX).checked_div(keys) else {
+    fn learn(&self, request: &RangeRequest, came: &Progress) {
+        let Some(average) = came.bytes.checked_div(came.pairs) else {
             return;
         };
         if request.limit_bytes.is_some() && !request.keys_only {
@@ -109,12 +108,18 @@ impl Shared {
             limit: 1,
             ..proto::RangeRequest::default()
         };
-        match self.range_call(request, at, None).await? {
-            Ranged::Fits(answer, revision) => {
+        let request = proto::RangeRequest {
+            revision: self.pinned(at).await?,
+            ..request
+        };
+        let mark = self.cluster.mark();
+        match self.cluster.range(&request).await {
+            Ok(answer) => {
+                let revision = self.cluster.observe(answer.header, Some(mark))?;
                 let stored = answer.kvs.into_iter().next();
                 Ok((stored.map(convert::pair).transpose()?, revision))
             }
-            Ranged::TooLarge(size) => Err(fault(format!("an answer of {size} bytes, which nothing bounded"))),
+            Err(error) => Err(self.range_error(error, at, mark.generation).await),
         }
     }
 
@@ -126,76 +131,79 @@ impl Shared {
     // deviates: storage-etcd3/PAGE-21: what is let go at a time is a page, which is bounded by bytes: its values are slices
     // of one answer. Nothing of it stays because of an object that does, since an object is a copy in memory of its own.
     pub(crate) async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
-        if request.end.as_ref().is_some_and(|end| *end <= request.start) {
-            // etcd would take an empty end for a single key.
-            let revision = self.now().await?;
-            return Ok(RangePage {
-                pairs: Vec::new(),
-                more: false,
-                count: 0,
-                revision,
-            });
+        match self.streamed(&request).await? {
+            Some(whole) => Ok(whole),
+            None => self.page(request).await,
         }
-        if let Some(whole) = self.streamed(&request).await? {
-            return Ok(whole);
-        }
-        self.page(request).await
     }
 
-    // deviates: storage-etcd3/PAGE-13: the state is named in each request and no other can come; the revision of the
-    // answer is where the store is, which moves while a list is read.
-    /// A range, or as much of it as one answer may hold.
+    /// A range, or as much of it as one answer may hold, whose pairs are taken while they come.
+    pub(crate) async fn range_into(&self, request: RangeRequest, parts: &RangeParts) -> KvResult<RangeEnd> {
+        match self.streamed(&request).await? {
+            Some(whole) => Ok(parts.page(whole)),
+            None => self.page_into(&request, parts).await,
+        }
+    }
+
     async fn page(&self, request: RangeRequest) -> KvResult<RangePage> {
-        let mut limit = self.averages.limit(&request).unwrap_or_default();
-        let (answer, revision) = loop {
-            let call = proto::RangeRequest {
-                limit: i64::try_from(limit).unwrap_or(i64::MAX),
-                count_only: request.count_only,
-                ..plain(&request)
-            };
-            // One value is read whatever it weighs.
-            let bytes = request.limit_bytes.filter(|_| limit > 1).map(NonZeroU64::get);
-            match self.range_call(call, request.at, bytes.map(room)).await? {
-                Ranged::Fits(answer, revision) => break (answer, revision),
-                Ranged::TooLarge(found) => limit = self.averages.too_large(&request, limit, found),
-            }
-        };
-        let pairs = answer.kvs.into_iter().map(convert::pair);
-        let pairs = pairs.collect::<KvResult<Vec<_>>>()?;
-        self.averages.learn(&request, &pairs);
+        let parts = RangeParts::default();
+        let RangeEnd { more, count } = self.page_into(&request, &parts).await?;
+        let mut pairs = Vec::with_capacity(parts.waiting());
+        parts.take(usize::MAX, &mut pairs);
+        let revision = parts.progress().revision.ok_or_else(headless)?;
         Ok(RangePage {
             pairs,
-            more: answer.more,
-            count: u64::try_from(answer.count).unwrap_or_default(),
+            more,
+            count,
             revision,
         })
     }
 
-    /// `room`: bytes of the largest answer that is taken.
-    async fn range_call(
-        &self,
-        mut request: proto::RangeRequest,
-        at: Option<Revision>,
-        room: Option<usize>,
-    ) -> KvResult<Ranged> {
-        if let Some(at) = at {
-            let Some(at) = convert::signed(at) else {
-                return Err(self.future().await);
-            };
-            request.revision = at;
+    // deviates: storage-etcd3/PAGE-13: the state is named in each request and no other can come; the revision of the
+    // answer is where the store is, which moves while a list is read.
+    async fn page_into(&self, request: &RangeRequest, parts: &RangeParts) -> KvResult<RangeEnd> {
+        if is_empty(request) {
+            // etcd would take an empty end for a single key.
+            parts.answered(self.now().await?);
+            return Ok(RangeEnd { more: false, count: 0 });
         }
-        let mark = self.cluster.mark();
-        let answer = match room {
-            Some(room) => self.cluster.range_within(&request, room).await,
-            None => self.cluster.range(&request).await.map(Fitting::Fits),
-        };
-        match answer {
-            Ok(Fitting::Fits(mut answer)) => {
-                let revision = self.cluster.observe(answer.header.take(), Some(mark))?;
-                Ok(Ranged::Fits(answer, revision))
+        let mut limit = self.averages.limit(request).unwrap_or_default();
+        let at = self.pinned(request.at).await?;
+        loop {
+            let mark = self.cluster.mark();
+            // One value is read whatever it weighs.
+            let room = request.limit_bytes.filter(|_| limit > 1).map_or(usize::MAX, room);
+            let ask = || rest(request, limit, at, &parts.progress());
+            let take = |part: Part| {
+                if let Some(header) = part.header {
+                    let revision = self.cluster.observe(Some(header), Some(mark))?;
+                    if parts.progress().revision.is_none() {
+                        parts.answered(revision);
+                    }
+                }
+                if !part.pairs.is_empty() {
+                    parts.progress().revision.ok_or_else(headless)?;
+                    parts.push(part.pairs);
+                }
+                Ok(())
+            };
+            match self.cluster.range_into(ask, room, take).await {
+                Ok((Came::All(end), before)) => {
+                    self.averages.learn(request, &parts.progress());
+                    return Ok(whole(end, before));
+                }
+                Ok((Came::TooLarge(found), _)) => limit = self.averages.too_large(request, limit, found),
+                Err(error) => return Err(self.range_error(error, request.at, mark.generation).await),
             }
-            Ok(Fitting::TooLarge(found)) => Ok(Ranged::TooLarge(found)),
-            Err(error) => Err(self.range_error(error, at, mark.generation).await),
+        }
+    }
+
+    /// A revision as requests say it; zero: the latest.
+    async fn pinned(&self, at: Option<Revision>) -> KvResult<i64> {
+        let Some(at) = at else { return Ok(0) };
+        match convert::signed(at) {
+            Some(at) => Ok(at),
+            None => Err(self.future().await),
         }
     }
 
@@ -221,18 +229,61 @@ impl Shared {
     }
 }
 
-/// What came of a read that is bounded in bytes.
-enum Ranged {
-    Fits(proto::RangeResponse, Revision),
-    /// The answer would have had so many bytes, and was not taken.
-    TooLarge(usize),
+/// What came of a range before an attempt at the rest of it.
+struct Before {
+    pairs: u64,
+    /// All that was wanted came, but not how the range ends: only what is behind it is counted.
+    counts: bool,
+}
+
+/// What is to be asked for of a range of which some has come already, before a connection broke.
+fn rest(request: &RangeRequest, limit: u64, at: i64, came: &Progress) -> (proto::RangeRequest, Before) {
+    let mut asked = proto::RangeRequest {
+        count_only: request.count_only,
+        revision: at,
+        ..plain(request)
+    };
+    let counts = limit > 0 && came.pairs >= limit;
+    if counts {
+        asked.count_only = true;
+    } else {
+        // Without a limit it is zero, which is none.
+        asked.limit = i64::try_from(limit.saturating_sub(came.pairs)).unwrap_or(i64::MAX);
+    }
+    if let Some(last) = &came.last {
+        asked.key = convert::key(&format!("{last}\0"));
+        // The same state, wherever the rest comes from.
+        if let (0, Some(revision)) = (at, came.revision.and_then(convert::signed)) {
+            asked.revision = revision;
+        }
+    }
+    let pairs = came.pairs;
+    (asked, Before { pairs, counts })
+}
+
+/// How a range ends, of which the end of an answer tells since an attempt at it.
+fn whole(end: End, before: Before) -> RangeEnd {
+    let count = u64::try_from(end.count).unwrap_or_default();
+    RangeEnd {
+        more: end.more || (before.counts && count > 0),
+        count: count.saturating_add(before.pairs),
+    }
+}
+
+fn headless() -> KvError {
+    fault("an answer without header")
 }
 
 /// Bytes of the largest answer that is taken where so many are asked for. Values differ, so planning by their average
 /// misses by a little; where it misses by more, because what comes is much heavier than what came before, the answer is
 /// refused by its first bytes and fewer keys are asked for.
-fn room(bytes: u64) -> usize {
-    usize::try_from(bytes.saturating_mul(2)).unwrap_or(usize::MAX)
+fn room(bytes: NonZeroU64) -> usize {
+    usize::try_from(bytes.get().saturating_mul(2)).unwrap_or(usize::MAX)
+}
+
+/// Whether no key lies in a range.
+fn is_empty(request: &RangeRequest) -> bool {
+    request.end.as_ref().is_some_and(|end| *end <= request.start)
 }
 
 /// What pages and streams of a range have in common.
@@ -250,19 +301,16 @@ mod tests {
     use std::num::NonZeroU64;
 
     use apiserver_storage_api::Revision;
-    use apiserver_storage_kv::{KvPair, RangeRequest};
+    use apiserver_storage_kv::{Progress, RangeRequest};
 
-    use super::{Averages, FIRST_KEYS};
+    use super::{Averages, End, FIRST_KEYS, rest, whole};
 
-    fn page(keys: usize, bytes: usize) -> Vec<KvPair> {
-        let pair = KvPair {
-            key: "/registry/pods/a".into(),
-            value: vec![0; bytes].into(),
-            revision: Revision::MIN,
-            created: Revision::MIN,
-            lease: None,
-        };
-        vec![pair; keys]
+    fn page(pairs: u64, bytes: u64) -> Progress {
+        Progress {
+            pairs,
+            bytes: pairs * bytes,
+            ..Progress::default()
+        }
     }
 
     #[test]
@@ -283,7 +331,7 @@ mod tests {
         request.limit = None;
         averages.learn(&request, &page(10, 100_000));
         assert_eq!(averages.limit(&request), Some(10), "heavier ones count at once");
-        averages.learn(&request, &[]);
+        averages.learn(&request, &page(0, 0));
         assert_eq!(averages.limit(&request), Some(10), "an empty page says nothing");
         let other = RangeRequest {
             end: Some("/registry/x".into()),
@@ -302,5 +350,56 @@ mod tests {
         assert_eq!(averages.too_large(&request, 1000, 1_100_000), 500, "always fewer");
         request.keys_only = true;
         assert_eq!(averages.limit(&request), None, "keys weigh nothing worth counting");
+    }
+
+    #[test]
+    fn after_a_break_what_is_left_is_asked_for_at_the_same_state() {
+        let mut request = RangeRequest::prefix("/registry/pods/");
+        let fresh = rest(&request, 500, 0, &Progress::default());
+        assert_eq!(
+            (&*fresh.0.key, fresh.0.limit, fresh.0.revision),
+            (&b"/registry/pods/"[..], 500, 0)
+        );
+        let came = Progress {
+            revision: Revision::new(7),
+            pairs: 200,
+            bytes: 1,
+            last: Some("/registry/pods/b".into()),
+        };
+        for (at, want) in [(0, 7), (5, 5)] {
+            let (asked, before) = rest(&request, 500, at, &came);
+            let seen = (&*asked.key, asked.limit, asked.revision, asked.count_only);
+            assert_eq!(seen, (&b"/registry/pods/b\0"[..], 300, want, false));
+            let end = whole(
+                End {
+                    more: true,
+                    count: 1000,
+                },
+                before,
+            );
+            assert_eq!((end.more, end.count), (true, 1200));
+        }
+        let (asked, _) = rest(&request, 0, 0, &came);
+        assert_eq!(
+            (asked.limit, asked.count_only),
+            (0, false),
+            "no limit is none afterwards either"
+        );
+        for (left, more) in [(0, false), (3, true)] {
+            let (asked, before) = rest(&request, 200, 0, &came);
+            assert_eq!((asked.limit, asked.count_only), (0, true), "all came but how it ends");
+            let end = whole(
+                End {
+                    more: false,
+                    count: left,
+                },
+                before,
+            );
+            assert_eq!((end.more, end.count), (more, 200 + left.unsigned_abs()));
+        }
+        request.count_only = true;
+        let (asked, before) = rest(&request, 0, 0, &Progress::default());
+        assert!(asked.count_only);
+        assert!(!whole(End { more: false, count: 9 }, before).more);
     }
 }

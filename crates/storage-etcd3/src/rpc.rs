@@ -11,14 +11,18 @@ use std::marker::PhantomData;
 use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::Mutex;
-use tonic::client::Grpc;
-use tonic::codec::{BufferSettings, Codec};
+use tonic::body::Body;
+use tonic::client::{Grpc, GrpcService};
+use tonic::codec::{BufferSettings, Codec, Decoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
+use apiserver_storage_kv::KvResult;
+
+use crate::answer::{self, End, Part};
 use crate::config::Credentials;
 use crate::proto::{
     AuthenticateRequest, AuthenticateResponse, CompactionRequest, LeaseGrantRequest, LeaseGrantResponse,
@@ -45,7 +49,7 @@ type Token = MetadataValue<Ascii>;
 
 /// A connection to one member.
 pub(crate) struct Rpc {
-    grpc: Grpc<Channel>,
+    channel: Channel,
     /// Who calls, where the cluster has users.
     login: Option<Login>,
 }
@@ -72,8 +76,7 @@ impl Rpc {
             token: RwLock::new(None),
             turn: Mutex::new(()),
         });
-        let grpc = Grpc::new(channel).max_decoding_message_size(usize::MAX);
-        let rpc = Self { grpc, login };
+        let rpc = Self { channel, login };
         if let Some(login) = &rpc.login {
             rpc.log_in(login, None).await?;
         }
@@ -85,15 +88,33 @@ impl Rpc {
         self.unary(RANGE, request).await
     }
 
-    /// Reads keys, if the answer has no more than so many bytes. One that has is let go before it has come.
-    pub(crate) async fn range_within(&self, request: RangeRequest, room: usize) -> Result<Fitting, Status> {
-        let answer = self
-            .authorized(|token| self.call_within(RANGE, request.clone(), token, room))
-            .await;
-        match answer {
-            Ok(answer) => Ok(Fitting::Fits(answer)),
-            Err(status) => oversize(&status).map(Fitting::TooLarge).ok_or(status),
+    /// Reads keys, showing each part of the answer to `take` as it comes, if there is room for the answer. What `take`
+    /// says ends the call.
+    pub(crate) async fn range_into(
+        &self,
+        request: RangeRequest,
+        room: usize,
+        take: impl Fn(Part) -> KvResult<()>,
+    ) -> Result<KvResult<Came>, Status> {
+        let opened = self.authorized(|token| self.open_passing(request.clone(), token, room));
+        let mut parts = opened.await?;
+        let mut end = None;
+        while let Some(part) = parts.message().await? {
+            let part = match part {
+                Ok(Part {
+                    too_large: Some(bytes), ..
+                }) => return Ok(Ok(Came::TooLarge(bytes))),
+                Ok(part) => part,
+                Err(error) => return Ok(Err(error)),
+            };
+            end = end.or(part.end);
+            if let Err(error) = take(part) {
+                return Ok(Err(error));
+            }
         }
+        // As the client has it of a message that is cut short.
+        let end = end.ok_or_else(|| Status::internal("an answer without its end"))?;
+        Ok(Ok(Came::All(end)))
     }
 
     /// Reads keys, in parts.
@@ -131,7 +152,7 @@ impl Rpc {
     async fn unary<Q, A>(&self, path: &'static str, message: Q) -> Result<A, Status>
     where
         Q: Message + Clone + 'static,
-        A: Message + Default + 'static,
+        A: Message + Default + Clone + 'static,
     {
         match &self.login {
             // Nothing is sent twice, so nothing need be kept.
@@ -180,25 +201,11 @@ impl Rpc {
     async fn call<Q, A>(&self, path: &'static str, message: Q, token: Option<Token>) -> Result<A, Status>
     where
         Q: Message + 'static,
-        A: Message + Default + 'static,
+        A: Message + Default + Clone + 'static,
     {
-        // What an answer may weigh is decided by who asks for it.
-        self.call_within(path, message, token, usize::MAX).await
-    }
-
-    async fn call_within<Q, A>(
-        &self,
-        path: &'static str,
-        message: Q,
-        token: Option<Token>,
-        room: usize,
-    ) -> Result<A, Status>
-    where
-        Q: Message + 'static,
-        A: Message + Default + 'static,
-    {
-        let mut grpc = self.ready().await?.max_decoding_message_size(room);
-        let (path, codec) = (PathAndQuery::from_static(path), Exact::of(&message));
+        let mut grpc = self.ready().await?;
+        let codec = Exact::of(&message, ProstDecoder::<A>::default());
+        let path = PathAndQuery::from_static(path);
         Ok(grpc.unary(asked(message, token), path, codec).await?.into_inner())
     }
 
@@ -213,64 +220,78 @@ impl Rpc {
         Ok(opened.await?.into_inner())
     }
 
+    async fn open_passing(
+        &self,
+        message: RangeRequest,
+        token: Option<Token>,
+        room: usize,
+    ) -> Result<Streaming<KvResult<Part>>, Status> {
+        let (channel, reading) = answer::passing(self.channel.clone(), room);
+        let mut grpc = Grpc::new(channel);
+        ready(&mut grpc).await?;
+        let (path, codec) = (PathAndQuery::from_static(RANGE), Exact::of(&message, reading));
+        let opened = grpc.server_streaming(asked(message, token), path, codec);
+        Ok(opened.await?.into_inner())
+    }
+
     async fn ready(&self) -> Result<Grpc<Channel>, Status> {
-        let mut grpc = self.grpc.clone();
-        let ready = grpc.ready().await;
-        // As the client has it: this text is what tells such a failure, after which nothing was sent.
-        ready.map_err(|error| Status::unknown(format!("Service was not ready: {error}")))?;
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        ready(&mut grpc).await?;
         Ok(grpc)
     }
 }
 
-/// An answer that was to be no larger than so much.
-pub(crate) enum Fitting {
-    Fits(RangeResponse),
+async fn ready<S: GrpcService<Body>>(grpc: &mut Grpc<S>) -> Result<(), Status>
+where
+    S::Error: fmt::Display,
+{
+    let ready = grpc.ready().await;
+    // As the client has it: this text is what tells such a failure, after which nothing was sent.
+    ready.map_err(|error| Status::unknown(format!("Service was not ready: {error}")))
+}
+
+/// What came of an answer that was to be no larger than so much.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Came {
+    All(End),
     /// It has so many bytes, and was not taken.
     TooLarge(usize),
 }
 
-/// The bytes of an answer that was refused for its size. Nothing but the text tells: the code is that of compacted and
-/// future revisions too.
-fn oversize(status: &Status) -> Option<usize> {
-    let found = status
-        .message()
-        .strip_prefix("Error, decoded message length too large: found ")?;
-    let (bytes, _) = found.split_once(" bytes")?;
-    bytes.parse().ok().filter(|_| status.code() == Code::OutOfRange)
-}
-
 /// The codec of one call: its message is written into a buffer of just its size. The one that every message gets
 /// otherwise has 8 KiB, which is much for a question and not enough for most objects, so that it would grow.
-struct Exact<Q, A> {
+struct Exact<Q, D> {
     bytes: usize,
-    messages: PhantomData<(Q, A)>,
+    messages: PhantomData<Q>,
+    decoder: D,
 }
 
-impl<Q: Message, A> Exact<Q, A> {
-    fn of(message: &Q) -> Self {
+impl<Q: Message, D> Exact<Q, D> {
+    fn of(message: &Q, decoder: D) -> Self {
         Self {
             bytes: FRAME_HEAD + message.encoded_len(),
             messages: PhantomData,
+            decoder,
         }
     }
 }
 
-impl<Q, A> Codec for Exact<Q, A>
+impl<Q, D> Codec for Exact<Q, D>
 where
     Q: Message + 'static,
-    A: Message + Default + 'static,
+    D: Decoder<Item: Send + 'static, Error = Status> + Clone + Send + 'static,
 {
     type Encode = Q;
-    type Decode = A;
+    type Decode = D::Item;
     type Encoder = ProstEncoder<Q>;
-    type Decoder = ProstDecoder<A>;
+    type Decoder = D;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstEncoder::new(BufferSettings::new(self.bytes, self.bytes))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::default()
+        self.decoder.clone()
     }
 }
 
@@ -284,20 +305,4 @@ fn asked<Q>(message: Q, token: Option<Token>) -> Request<Q> {
     }
     metadata.insert(LEADER, MetadataValue::from_static("true"));
     request
-}
-
-#[cfg(test)]
-mod tests {
-    use tonic::Status;
-
-    use super::oversize;
-
-    #[test]
-    fn only_answers_that_are_too_large_are() {
-        let text = "Error, decoded message length too large: found 4242 bytes, the limit is: 4194304 bytes";
-        assert_eq!(oversize(&Status::out_of_range(text)), Some(4242));
-        assert_eq!(oversize(&Status::unknown(text)), None);
-        let compacted = "etcdserver: mvcc: required revision has been compacted";
-        assert_eq!(oversize(&Status::out_of_range(compacted)), None);
-    }
 }

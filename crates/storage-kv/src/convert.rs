@@ -179,16 +179,14 @@ impl<K: Kv> Inner<K> {
     ///
     /// Fails only when the transformer cannot answer at the moment: that says nothing about the value.
     pub(crate) async fn read(&self, key: Key, pair: &KvPair, revision: Revision) -> Result<Stored> {
-        let opened = self.unseal(pair).await;
+        let opened = self.unseal(&pair.key, pair.value.clone()).await;
         self.unsealed(key, pair, revision, opened)
     }
 
     /// The first half of [`read`](Self::read): to plaintext. Answers at once when no key service has to be asked.
-    pub(crate) fn unseal<'a>(&'a self, pair: &'a KvPair) -> Outcome<'a, Result<Decrypted, TransformError>> {
-        let context = DataContext::new(&*pair.key);
-        self.config
-            .transformer
-            .transform_from_storage(pair.value.clone(), &context)
+    pub(crate) fn unseal<'a>(&'a self, full: &'a str, value: Bytes) -> Outcome<'a, Result<Decrypted, TransformError>> {
+        let context = DataContext::new(full);
+        self.config.transformer.transform_from_storage(value, &context)
     }
 
     /// The second half of [`read`](Self::read): to an entry.

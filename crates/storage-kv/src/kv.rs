@@ -13,6 +13,7 @@ use futures::stream::BoxStream;
 use apiserver_storage_api::Revision;
 
 use crate::error::KvError;
+use crate::parts::{RangeEnd, RangeParts};
 
 /// The result of calls to a backend.
 pub type KvResult<T> = Result<T, KvError>;
@@ -43,6 +44,14 @@ pub trait Kv: Send + Sync + 'static {
     // deviates: storage-api/GATE-07: ranges are read in bounded pages on every version of etcd; a call that streams one
     // is in no released etcd that this can be tested with, and would be another transport of the same answer.
     fn range(&self, request: RangeRequest) -> impl Future<Output = KvResult<RangePage>> + Send;
+
+    /// As [`range`](Self::range), for a reader who takes pairs while others are on their way. Those of a call that fails
+    /// or is dropped may have come in part.
+    ///
+    /// Whoever calls it sees it through without a pause: a backend may have to hold up others until all of it was taken.
+    fn range_into(&self, request: RangeRequest, parts: &RangeParts) -> impl Future<Output = KvResult<RangeEnd>> + Send {
+        async { Ok(parts.page(self.range(request).await?)) }
+    }
 
     /// Stores a value if the key is in the expected state.
     fn put_if(

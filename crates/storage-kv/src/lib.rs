@@ -55,6 +55,7 @@ mod get;
 mod latency;
 mod list;
 mod metric;
+mod parts;
 mod queue;
 mod retry;
 mod sizes;
@@ -73,6 +74,7 @@ pub use self::kv::{
     RangeRequest, StoreId, WatchRequest, WriteOutcome, prefix_end,
 };
 pub use self::latency::RequestLatency;
+pub use self::parts::{Progress, RangeEnd, RangeParts};
 pub use self::store::{KvStore, KvStoreConfig};
 
 /// The transformers that a store takes: part of its constructor, so that users need not name the crate themselves.

@@ -60,7 +60,8 @@ impl Meter {
             .increment(1.0);
     }
 
-    fn request(&self, operation: &'static str, took: Duration, failed: bool) {
+    /// A call to the backend has ended.
+    pub(crate) fn request(&self, operation: &'static str, took: Duration, failed: bool) {
         let (group, resource) = (&self.group, &self.resource);
         metrics::histogram!(
             "etcd_request_duration_seconds",

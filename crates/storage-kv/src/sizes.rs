@@ -142,13 +142,20 @@ impl Sizes {
             (true, Some(last), _) => Bound::Included(last),
             // Nothing is known of where such a page ends.
             (true, None, _) => return,
-            (false, _, Some(end)) if end > request.start.as_str() => Bound::Excluded(end),
-            (false, _, Some(_)) => return,
+            (false, _, Some(end)) => Bound::Excluded(end),
             (false, _, None) => Bound::Unbounded,
         };
+        self.part((Bound::Included(&request.start), end), at, &page.pairs);
+    }
+
+    /// All pairs that the state at a revision has between these keys.
+    pub(crate) fn part(&self, keys: (Bound<&str>, Bound<&str>), at: Revision, pairs: &[KvPair]) {
+        if is_empty(keys) {
+            return;
+        }
         let mut known = self.known.lock();
-        let kept = page.pairs.iter().filter(|pair| self.keeps(&pair.key));
-        let (changed, gone) = known.compare((Bound::Included(&request.start), end), at, kept);
+        let kept = pairs.iter().filter(|pair| self.keeps(&pair.key));
+        let (changed, gone) = known.compare(keys, at, kept);
         for key in gone {
             known.remove(&key, at);
         }
@@ -206,6 +213,18 @@ impl Sizes {
             }
             keeps
         });
+    }
+}
+
+/// Whether no key lies between these.
+fn is_empty(keys: (Bound<&str>, Bound<&str>)) -> bool {
+    let (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) = keys else {
+        return false;
+    };
+    match from.cmp(to) {
+        Ordering::Less => false,
+        Ordering::Equal => !matches!(keys, (Bound::Included(_), Bound::Included(_))),
+        Ordering::Greater => true,
     }
 }
 

@@ -2,9 +2,6 @@
 
 use std::task::Poll;
 
-/// So many values are read at a stretch.
-pub(crate) const VALUES: usize = 64;
-
 /// Lets other tasks of this thread run.
 pub(crate) async fn end() {
     let mut ended = false;

@@ -1,4 +1,4 @@
-//! What a long list holds in memory: its result, and 24 MiB for the page in hand in all its stages, which no list makes
+//! What a long list holds in memory: its result, and 48 MiB for the page in hand in all its stages, which no list makes
 //! larger.
 //!
 //! One test alone in its process, because the whole process is measured.
@@ -21,10 +21,10 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-const OBJECTS: usize = 9_000;
+const OBJECTS: usize = 18_000;
 const OBJECT_BYTES: usize = 10_000;
 /// One page: what is looked at, what was found in it, and what is on its way, together.
-const BOUND: usize = 24 * 1024 * 1024;
+const BOUND: usize = 48 * 1024 * 1024;
 
 /// A backend whose pairs are made when they are asked for, and forgotten at once. The values of an answer are slices of
 /// one piece of memory, as those of an etcd are, and stay as long as one of them does.

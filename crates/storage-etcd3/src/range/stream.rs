@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{KvError, KvPair, KvResult, RangePage, RangeRequest};
 
-use super::plain;
+use super::{is_empty, plain};
 use crate::cluster::Retry;
 use crate::convert;
 use crate::error::{Failure, classify_status, fault};
@@ -110,7 +110,7 @@ impl Shared {
     // with, and so that whoever needs a minimum can refuse before anything is read.
     /// Reads a range as a stream; `None` where that is not worth it, or not to be had.
     pub(super) async fn streamed(&self, request: &RangeRequest) -> KvResult<Option<RangePage>> {
-        let worth = request.limit_bytes.is_none() && !request.count_only;
+        let worth = request.limit_bytes.is_none() && !request.count_only && !is_empty(request);
         let (cluster, few) = (&self.cluster, request.limit.is_some_and(|limit| limit.get() <= FEW));
         if !worth || few || !self.streams.offered(cluster.current().0, cluster.clock().monotonic()) {
             return Ok(None);

@@ -1,45 +1,44 @@
 //! `list`: a range in pages, at one revision, decoded one by one and never more than needed.
 //!
-//! A page of the backend is bounded by keys and bytes, and its size follows what the values seen so far weigh. A list
-//! that needs more than one reads the next while it looks at the one it has. So at any moment it holds three things,
-//! however long it is: the page it looks at, which a backend may hand out in one piece of memory, what it has found in
-//! it, and the page on its way. Each is about [`PAGE_BYTES`], of a long list up to [`LARGEST_PAGE_BYTES`]; what the
-//! reader keeps comes on top. A limited list
-//! with a selector sizes its pages by how much of the last ones was selected, so that little is read beyond what it hands
-//! out, and reads nothing ahead.
+//! A page of the backend is bounded by keys and bytes, and its size follows what the values seen so far weigh. What comes
+//! of it is looked at while the rest is on its way. Where a page has come before it was looked at, the next one is asked
+//! for meanwhile. So at any moment a list holds three things, however long it is: what has come of a page and was not
+//! looked at yet, what was found in it, and the page behind it. Each is about [`PAGE_BYTES`]; what the reader keeps comes
+//! on top. A limited list with a selector sizes its pages by how much
+//! of the last ones was selected, so that little is read beyond what it hands out, and reads nothing ahead.
+//!
+//! While nobody asks for the next page nothing is on its way: a backend may hold up others until an answer was taken.
+
+mod coming;
+mod looking;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::future::join_all;
 use futures::stream;
 
 use apiserver_storage_api::{
     ContinueToken, Entry, Key, KeyPrefix, List, ListAt, ListEnd, ListOptions, OnUnreadable, Page, Result, Revision,
-    Scope, SelectionPredicate, StorageError,
+    Scope, SelectionPredicate,
 };
-use apiserver_storage_transform::Outcome;
 
-use crate::convert::{self, Call, Stored};
-use crate::kv::{Kv, KvPair, RangePage, RangeRequest, prefix_end};
+use self::looking::{Found, Looking};
+use crate::convert::{self, Call};
+use crate::kv::{Kv, RangeRequest, prefix_end};
 use crate::metric::ListMeter;
+use crate::parts::{Progress, RangeEnd};
 use crate::store::Inner;
-use crate::turn;
 
 /// Keys of the first page when the reader wants everything and nothing is known of what values of the kind weigh.
 const FIRST_PAGE: u64 = 100;
 /// Keys of a page are never more than this (`storage-etcd3/PAGE-09`).
 const LARGEST_PAGE: u64 = 10_000;
-/// So many values are decrypted at a time, where a key service has to be asked for each.
-const CHUNK: usize = 16;
 /// Bytes that a page is meant to bring.
 ///
-/// A backend may have to count what lies behind a page for each of them, so smaller ones cost a long list more: with a third
-/// of this, lists of 10,000 objects took 1.6 times as long.
-const PAGE_BYTES: u64 = 4 * 1024 * 1024;
-/// Bytes that a page of a long list is meant to bring, once it has brought so many already.
-const LARGEST_PAGE_BYTES: u64 = 2 * PAGE_BYTES;
+/// etcd looks at the key of each object that lies behind a page to count them, once for every page: 0.26 us each, as much
+/// as reading 100 bytes. Small pages would cost a long list many times what it is about.
+const PAGE_BYTES: u64 = 16 * 1024 * 1024;
 /// What a pair, or the entry that it becomes, takes in memory beside its value and key, roughly.
 const PAIR_BYTES: usize = 512;
 
@@ -144,38 +143,33 @@ impl<K: Kv> Inner<K> {
             .limit
             .map_or_else(|| self.first_page(), |limit| limit.get().min(LARGEST_PAGE));
         let mut cursor = Cursor {
-            reader: Reader {
+            reader: Arc::new(Reader {
                 store: Arc::clone(self),
                 prefix: prefix.clone(),
                 token,
                 predicate: options.predicate,
                 unreadable: options.unreadable,
-            },
+            }),
             request,
             left: options.limit.map(NonZeroU64::get),
             page_size,
             // Replaced by what the first page says.
             revision: Revision::MIN,
-            behind: 0,
             looked_at: 0,
             selected: 0,
-            brought: 0,
             ahead: None,
             meter: ListMeter::new(&self.meter),
         };
-        let first = cursor.reader.fetch(cursor.request()).await?;
-        cursor.revision = at.decide(first.revision)?;
-        cursor.request.at = Some(cursor.revision);
-        cursor.behind = first.count;
-        let revision = cursor.revision;
-        cursor.ahead = Some(Ok(first));
-        let pages = stream::unfold(Some(cursor), |cursor| async move {
+        let revision = cursor.begin(at).await?;
+        let (first, rest) = cursor.next().await?;
+        let rest = stream::unfold(rest, |cursor| async move {
             match cursor?.next().await {
                 Ok((page, cursor)) => Some((Ok(page), cursor)),
                 Err(error) => Some((Err(error), None)),
             }
         });
-        Ok(List::new(revision, pages.boxed()))
+        let first = stream::iter([Ok(first)]);
+        Ok(List::new(revision, first.chain(rest).boxed()))
     }
 
     /// Keys of the first page when the reader wants everything, by what values of the kind weigh as far as is known.
@@ -210,148 +204,51 @@ struct Reader<K> {
     unreadable: OnUnreadable,
 }
 
-// concerns: storage-etcd3/PAGE-20: a list hands its pages on as they are, so nothing grows over the whole of it; the
-// entries of a page have room for all of it where nothing is selected, else for what there is.
-/// What was found in a page.
-#[derive(Default)]
-struct Found {
-    entries: Vec<Entry>,
-    /// How many pairs were looked at, from the first on, and the key of the last of them.
-    looked_at: usize,
-    last: Option<Arc<str>>,
-    /// How many of them could be read.
-    evaluated: u64,
-}
-
-impl<K: Kv> Reader<K> {
-    async fn fetch(&self, request: RangeRequest) -> Result<RangePage> {
-        let asked = request.at;
-        let page = self.store.timed("list", self.store.kv.range(request.clone())).await;
-        let page = page.map_err(|error| {
-            let (prefix, token) = (self.prefix.as_str(), self.token.as_ref());
-            convert::storage_error(error, Call::List { prefix, asked, token })
-        })?;
-        self.store.sizes.page(&request, &page);
-        if page.pairs.is_empty() && page.more {
-            // Going on would never end.
-            let message = "no results were found, but the backend indicated there were more values remaining";
-            return Err(StorageError::internal(format!("{message}: prefix={}", self.prefix)));
-        }
-        Ok(page)
-    }
-
-    /// Keeps in their order what the caller wants of some pairs, until `left` of it are found. Never looks at more than
-    /// may be needed: what is cut off is not decrypted. What was looked at is let go.
-    async fn select(&self, pairs: Vec<KvPair>, left: Option<u64>, found: &mut Found) -> Result<()> {
-        let left = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        if self.predicate.is_empty() {
-            found.entries.reserve(pairs.len().min(left));
-        }
-        let mut pairs = pairs.into_iter();
-        while found.entries.len() < left {
-            let size = CHUNK.min(left - found.entries.len());
-            let chunk: Vec<KvPair> = pairs.by_ref().take(size).collect();
-            let Some(last) = chunk.last() else { break };
-            found.last = Some(Arc::clone(&last.key));
-            self.examine(&chunk, found).await?;
-            if found.looked_at % turn::VALUES < CHUNK {
-                turn::end().await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads some pairs, side by side where a key service has to be asked.
-    // deviates: storage-api/GAP-10: what only costs time of a processor is done in turn, by the reader's own task, while
-    // the next page is on its way. More threads for one list would be taken from other requests.
-    async fn examine(&self, chunk: &[KvPair], found: &mut Found) -> Result<()> {
-        found.looked_at += chunk.len();
-        let mut pairs = chunk
-            .iter()
-            .filter_map(|pair| Some((self.store.object_key(&pair.key)?, pair)));
-        let store = &*self.store;
-        while let Some((key, pair)) = pairs.next() {
-            match store.unseal(pair) {
-                Outcome::Ready(opened) => self.take(store.unsealed(key, pair, pair.revision, opened)?, found)?,
-                Outcome::Pending(opened) => {
-                    // Where one answer has to be waited for, so have those of its neighbours.
-                    let first = async move { store.unsealed(key, pair, pair.revision, opened.await) };
-                    let rest = pairs.by_ref().map(|(key, pair)| store.read(key, pair, pair.revision));
-                    let (first, rest) = futures::join!(first, join_all(rest));
-                    for stored in std::iter::once(first).chain(rest) {
-                        self.take(stored?, found)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&self, stored: Stored, found: &mut Found) -> Result<()> {
-        let entry = stored.entry;
-        found.evaluated += u64::from(entry.unreadable_reason().is_none());
-        found
-            .entries
-            .extend(self.store.select(entry, &self.predicate, self.unreadable)?);
-        Ok(())
-    }
-}
-
 /// A list that is being read.
 struct Cursor<K> {
-    reader: Reader<K>,
+    reader: Arc<Reader<K>>,
     /// The next page: where it begins, and at which revision.
     request: RangeRequest,
     /// How many more entries the caller wants.
     left: Option<u64>,
     page_size: u64,
     revision: Revision,
-    /// How many keys the range had, less those that were looked at.
-    behind: u64,
     /// How many pairs were looked at, and how many of them the caller got.
     looked_at: u64,
     selected: u64,
-    /// Bytes of the pages so far.
-    brought: u64,
-    /// The page that comes next, where it was read ahead.
-    ahead: Option<Result<RangePage>>,
+    /// The page that comes next, where it was asked for before its time.
+    ahead: Option<Looking<K>>,
     meter: ListMeter,
 }
 
 impl<K: Kv> Cursor<K> {
-    fn request(&self) -> RangeRequest {
+    /// Asks for the next page, of which `left` entries are wanted.
+    fn ask(&self, left: Option<u64>) -> Looking<K> {
         let mut request = self.request.clone();
         request.limit = NonZeroU64::new(self.page_size);
-        request
+        Looking::new(&self.reader, request, left)
+    }
+
+    /// Asks for the first page, and returns the revision that the list shows.
+    async fn begin(&mut self, at: At) -> Result<Revision> {
+        let mut first = self.ask(self.left);
+        let current = first.coming.answered().await?;
+        self.revision = at.decide(current)?;
+        self.request.at = Some(self.revision);
+        self.ahead = Some(first);
+        Ok(self.revision)
     }
 
     /// The next page of entries, and the rest of the list; the last page has none.
     async fn next(mut self) -> Result<(Page, Option<Self>)> {
         loop {
-            let page = match self.ahead.take() {
-                Some(page) => page?,
-                None => self.reader.fetch(self.request()).await?,
-            };
-            let RangePage { pairs, more, .. } = page;
-            self.meter.fetched += pairs.len() as u64;
-            let (size, weight) = (pairs.len(), weight(&pairs));
-            self.brought += weight * size as u64;
-            if let Some(last) = pairs.last() {
-                self.request.start = format!("{}\0", last.key);
-            }
-            let mut found = Found::default();
-            let selected = if let Some(left) = self.foreseen(size as u64).filter(|_| more) {
-                self.resize(weight, left);
-                let ahead = self.reader.fetch(self.request());
-                // Asked for first: it is on its way while what is here is looked at.
-                let (ahead, selected) = futures::join!(ahead, self.reader.select(pairs, self.left, &mut found));
-                self.ahead = Some(ahead);
-                selected
-            } else {
-                self.reader.select(pairs, self.left, &mut found).await
-            };
+            let mut page = self.ahead.take().unwrap_or_else(|| self.ask(self.left));
+            let read = self.read(&mut page).await;
+            let Looking { coming, found, .. } = page;
+            let came = coming.progress();
+            self.meter.fetched += came.pairs;
             self.meter.evaluated += found.evaluated;
-            selected?;
+            let RangeEnd { more, count } = read?;
             let Found {
                 entries,
                 looked_at,
@@ -360,15 +257,15 @@ impl<K: Kv> Cursor<K> {
             } = found;
             self.count(&entries, looked_at);
             let last = match last {
-                Some(last) if more || looked_at < size => last,
+                Some(last) if more || looked_at < came.pairs => last,
                 _ => return Ok(end(entries, ListEnd::default())),
             };
             if self.left == Some(0) {
-                let next = self.end(&last);
+                let next = self.end(&last, count.saturating_sub(looked_at));
                 return Ok(end(entries, next));
             }
             if self.ahead.is_none() {
-                self.resize(weight, self.left);
+                self.behind(&came, self.left);
             }
             if !entries.is_empty() {
                 return Ok((Page { entries, end: None }, Some(self)));
@@ -376,30 +273,64 @@ impl<K: Kv> Cursor<K> {
         }
     }
 
-    fn count(&mut self, entries: &[Entry], looked_at: usize) {
-        let (selected, looked_at) = (entries.len() as u64, looked_at as u64);
+    /// Looks at a page to its end, or until enough is found. What was asked for behind it has come when this returns.
+    async fn read(&mut self, page: &mut Looking<K>) -> Result<RangeEnd> {
+        while page.fetch().await? {
+            self.read_ahead(page);
+            page.look(self.ahead.as_mut()).await?;
+        }
+        let end = page.end().await?;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.follow().await;
+        }
+        Ok(end)
+    }
+
+    /// Asks for the page behind one that has come while there is more of it to look at, if what is wanted of it does not
+    /// depend on what is found.
+    fn read_ahead(&mut self, page: &Looking<K>) {
+        if self.ahead.is_none()
+            && let Some(RangeEnd { more: true, .. }) = page.coming.end()
+        {
+            let came = page.coming.progress();
+            if let Some(left) = self.foreseen(came.pairs) {
+                self.behind(&came, left);
+                self.ahead = Some(self.ask(left));
+            }
+        }
+    }
+
+    /// What is asked for next begins behind a page, and is as large as that says; `left` entries are wanted of it.
+    fn behind(&mut self, page: &Progress, left: Option<u64>) {
+        if let Some(last) = &page.last {
+            self.request.start = format!("{last}\0");
+        }
+        self.resize(weight(page), left);
+    }
+
+    fn count(&mut self, entries: &[Entry], looked_at: u64) {
+        let selected = entries.len() as u64;
         self.meter.returned += selected;
         self.looked_at += looked_at;
         self.selected += selected;
-        self.behind = self.behind.saturating_sub(looked_at);
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(selected);
         }
     }
 
-    /// How a list ends that was cut off after `last` (`storage-api/CONT-19`).
+    /// How a list ends that was cut off after `last`, with so many keys behind it (`storage-api/CONT-19`).
     // deviates: storage-api/GAP-07: whether a token follows depends on keys that are left, as the contract has it
     // (`storage-api/LIST-30`), and no value is decoded only to find out whether one of them is selected
     // (`storage-api/LIST-39`). What is read again by the next request is little, because pages are sized by what was
     // selected of those before.
-    fn end(&self, last: &str) -> ListEnd {
+    fn end(&self, last: &str, behind: u64) -> ListEnd {
         let (store, prefix) = (&self.reader.store, &self.reader.prefix);
         let next = store
             .relative(last)
             .and_then(|key| ContinueToken::after(self.revision, prefix, key));
         ListEnd {
             next,
-            remaining: self.reader.predicate.is_empty().then_some(self.behind),
+            remaining: self.reader.predicate.is_empty().then_some(behind),
         }
     }
 
@@ -421,9 +352,7 @@ impl<K: Kv> Cursor<K> {
             Some(left) => self.keys_for(left),
         };
         // What came so far may have been lighter than what comes; pages grow in steps, but shrink at once.
-        let bytes = self.brought.clamp(PAGE_BYTES, LARGEST_PAGE_BYTES);
-        self.request.limit_bytes = NonZeroU64::new(bytes);
-        let by_weight = (bytes / weight).min(self.page_size.saturating_mul(4));
+        let by_weight = (PAGE_BYTES / weight).min(self.page_size.saturating_mul(4));
         self.page_size = wanted.min(by_weight).clamp(1, LARGEST_PAGE);
     }
 
@@ -442,10 +371,10 @@ impl<K: Kv> Cursor<K> {
 }
 
 /// What a pair of a page weighs on average; never zero.
-fn weight(pairs: &[KvPair]) -> u64 {
-    let weigh = |pair: &KvPair| pair.value.len() + pair.key.len() + PAIR_BYTES;
-    let bytes: usize = pairs.iter().map(weigh).sum();
-    (bytes / pairs.len().max(1)).max(1) as u64
+fn weight(page: &Progress) -> u64 {
+    let key = page.last.as_ref().map_or(0, |last| last.len());
+    let value = page.bytes.checked_div(page.pairs).unwrap_or_default();
+    value + (key + PAIR_BYTES) as u64
 }
 
 /// The last page of a list.

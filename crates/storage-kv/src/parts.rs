@@ -1,0 +1,94 @@
+//! A range that is looked at while it comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use apiserver_storage_api::Revision;
+use parking_lot::Mutex;
+
+use crate::kv::{KvPair, RangePage};
+
+/// Where the pairs of a range go as they come, for somebody who takes them from there at the same time.
+///
+/// Holds what was not taken yet; never more than was asked for.
+#[derive(Debug, Default)]
+pub struct RangeParts(Mutex<Came>);
+
+#[derive(Debug, Default)]
+struct Came {
+    pairs: VecDeque<KvPair>,
+    progress: Progress,
+}
+
+/// How far a range has come.
+#[derive(Debug, Default, Clone)]
+pub struct Progress {
+    /// The revision of the store when it answered. Set before the first pair.
+    pub revision: Option<Revision>,
+    /// How many pairs came.
+    pub pairs: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// The key of the last one.
+    pub last: Option<Arc<str>>,
+}
+
+/// What is known of a range once all of it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeEnd {
+    /// The range has more pairs behind the last one.
+    pub more: bool,
+    /// Number of pairs in the whole range, from its start.
+    pub count: u64,
+}
+
+impl RangeParts {
+    /// Says where the store was when it answered.
+    pub fn answered(&self, revision: Revision) {
+        self.0.lock().progress.revision = Some(revision);
+    }
+
+    /// Adds the pairs that came next.
+    pub fn push(&self, pairs: impl IntoIterator<Item = KvPair>) {
+        let mut came = self.0.lock();
+        let Came { pairs: kept, progress } = &mut *came;
+        for pair in pairs {
+            progress.pairs += 1;
+            progress.bytes += pair.value.len() as u64;
+            kept.push_back(pair);
+        }
+        if let Some(last) = kept.back() {
+            progress.last = Some(Arc::clone(&last.key));
+        }
+    }
+
+    /// Moves the next pairs, up to so many, to the end of `into`.
+    pub fn take(&self, most: usize, into: &mut Vec<KvPair>) {
+        let pairs = &mut self.0.lock().pairs;
+        let most = most.min(pairs.len());
+        into.extend(pairs.drain(..most));
+    }
+
+    /// How many pairs wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.0.lock().pairs.len()
+    }
+
+    /// How far the range has come.
+    pub fn progress(&self) -> Progress {
+        self.0.lock().progress.clone()
+    }
+
+    /// All of a range that came in one piece.
+    pub fn page(&self, page: RangePage) -> RangeEnd {
+        let RangePage {
+            pairs,
+            more,
+            count,
+            revision,
+        } = page;
+        self.answered(revision);
+        self.push(pairs);
+        RangeEnd { more, count }
+    }
+}
