@@ -289,3 +289,35 @@ async fn a_list_goes_on_at_its_revision_when_the_connection_breaks_between_pages
     assert_eq!(listed.entries.len(), 900);
     assert!(listed.entries.iter().all(|entry| entry.revision() <= listed.revision));
 }
+
+#[tokio::test]
+async fn a_list_goes_on_where_it_was_when_the_connection_breaks_within_an_answer() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let wire = Wire::to(etcd.port()).await;
+    let direct = Arc::new(etcd.connect().await);
+    fill(&direct.store(pods()), 400, 10_000).await;
+    let store = Arc::new(connect(config([wire.url()])).await).store(pods());
+    let before = list(&store, &all(), ListOptions::default()).await;
+    // All of them, just as many as there are, and fewer: four megabytes, of which each connection brings one.
+    for (limit, wanted, left) in [
+        (None, 400, None),
+        (NonZeroU64::new(400), 400, None),
+        (NonZeroU64::new(300), 300, Some(100)),
+    ] {
+        let breaks = wire.breaks();
+        wire.cut_after(1_000_000);
+        let options = ListOptions {
+            limit,
+            ..ListOptions::default()
+        };
+        let listed = list(&store, &all(), options).await;
+        wire.cut();
+        assert!(wire.breaks() - breaks >= 2, "{limit:?}");
+        assert_eq!(names(&listed.entries), names(&before.entries)[..wanted], "{limit:?}");
+        assert_eq!(
+            (listed.remaining, listed.next.is_some()),
+            (left, left.is_some()),
+            "{limit:?}"
+        );
+    }
+}

@@ -1,6 +1,8 @@
 //! A wire between client and server that a test cuts, or lets swallow what is sent.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +17,8 @@ enum Mode {
     LoseAnswers,
     /// Everything is lost, and nobody is told.
     LoseAll,
+    /// So many bytes from the server still come through.
+    CutAfter(u64),
     Cut,
 }
 
@@ -23,6 +27,7 @@ enum Mode {
 pub struct Wire {
     address: SocketAddr,
     wire: watch::Sender<watch::Sender<Mode>>,
+    breaks: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -32,13 +37,20 @@ impl Wire {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (wire, current) = watch::channel(watch::Sender::new(Mode::Pass));
+        let breaks = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&breaks);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let state = current.borrow().subscribe();
-                tokio::spawn(connection(client, port, state));
+                tokio::spawn(connection(client, port, state, Arc::clone(&counted)));
             }
         });
-        Self { address, wire, task }
+        Self {
+            address,
+            wire,
+            breaks,
+            task,
+        }
     }
 
     /// Where clients find it.
@@ -61,6 +73,17 @@ impl Wire {
         self.wire.send_replace(watch::Sender::new(Mode::Pass));
     }
 
+    /// Each connection, also those to come, is cut after so many more bytes from the server, wherever that is in what it
+    /// says; until [`cut`](Self::cut), after which new ones pass.
+    pub fn cut_after(&self, bytes: u64) {
+        self.set(Mode::CutAfter(bytes));
+    }
+
+    /// How often that happened.
+    pub fn breaks(&self) -> u64 {
+        self.breaks.load(Ordering::SeqCst)
+    }
+
     /// The open connections swallow everything for ever; new ones pass.
     pub fn swallow(&self) -> impl Sized + use<> {
         self.set(Mode::LoseAll);
@@ -75,14 +98,32 @@ impl Drop for Wire {
     }
 }
 
-async fn connection(client: TcpStream, port: u16, state: watch::Receiver<Mode>) {
+async fn connection(client: TcpStream, port: u16, state: watch::Receiver<Mode>, breaks: Arc<AtomicU64>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
         return;
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let there = copy(from_client, to_server, state.clone(), &[Mode::Pass, Mode::LoseAnswers]);
-    let back = copy(from_server, to_client, state, &[Mode::Pass]);
+    let there = copy(from_client, to_server, state.clone(), |mode, all| match mode {
+        Mode::Pass | Mode::LoseAnswers | Mode::CutAfter(_) => Some(all),
+        Mode::LoseAll => Some(0),
+        Mode::Cut => None,
+    });
+    let mut came = 0;
+    let back = copy(from_server, to_client, state, |mode, all| match mode {
+        Mode::Pass => Some(all),
+        Mode::CutAfter(bytes) => {
+            let through = u64::try_from(all).unwrap_or(u64::MAX).min(bytes - came);
+            came += through;
+            if came == bytes {
+                breaks.fetch_add(1, Ordering::SeqCst);
+                return None;
+            }
+            Some(all)
+        }
+        Mode::LoseAnswers | Mode::LoseAll => Some(0),
+        Mode::Cut => None,
+    });
     // One end that goes takes the other with it.
     tokio::select! {
         () = there => {}
@@ -90,11 +131,12 @@ async fn connection(client: TcpStream, port: u16, state: watch::Receiver<Mode>) 
     }
 }
 
+/// Copies as much of what comes as `through` says; nothing: the connection ends.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<Mode>,
-    passes: &[Mode],
+    mut through: impl FnMut(Mode, usize) -> Option<usize>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -103,8 +145,11 @@ async fn copy(
             _ = cut => return,
             read = from.read(&mut buffer) => read.unwrap_or(0),
         };
-        let passing = passes.contains(&*state.borrow());
-        if read == 0 || (passing && to.write_all(&buffer[..read]).await.is_err()) {
+        let mode = *state.borrow();
+        let Some(through) = through(mode, read).filter(|_| read > 0) else {
+            return;
+        };
+        if to.write_all(&buffer[..through]).await.is_err() {
             return;
         }
     }
