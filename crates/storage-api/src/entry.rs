@@ -114,6 +114,7 @@ impl Entry {
         Ok((stored, entry))
     }
 
+    #[inline]
     fn of_stored(
         info: &ResourceInfo,
         key: Key,
@@ -133,6 +134,7 @@ impl Entry {
     }
 
     /// An entry from parts that were read already.
+    #[inline]
     pub fn from_normalized(key: Key, revision: Revision, normalized: Normalized, origin: Origin) -> Self {
         let record = Record {
             json: normalized.json,

@@ -202,8 +202,12 @@ fn check_segments(key: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a segment is `.` or `..`, and whether there is a NUL: in one pass, because each key of a list is looked at.
+/// Whether a segment is `.` or `..`, and whether there is a NUL.
 fn look(key: &[u8]) -> (bool, bool) {
+    // Each key of a list is looked at, and most have neither a dot nor a NUL.
+    if !has_either(key, b'.', 0) {
+        return (false, false);
+    }
     let (mut has_dots, mut has_nul) = (false, false);
     // How long the segment is so far, and whether all of it is dots.
     let (mut length, mut only_dots) = (0_usize, true);
@@ -218,6 +222,19 @@ fn look(key: &[u8]) -> (bool, bool) {
         has_nul |= *byte == 0;
     }
     (has_dots | (only_dots && matches!(length, 1 | 2)), has_nul)
+}
+
+/// Whether one of two bytes is among these: found out eight at a time.
+fn has_either(bytes: &[u8], one: u8, other: u8) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    // The highest bit of a byte that was zero, at least of the lowest such byte.
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7) != 0;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let is_in = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        has_zero(word ^ (ONES * u64::from(one))) || has_zero(word ^ (ONES * u64::from(other)))
+    };
+    words.iter().any(is_in) || rest.iter().any(|byte| *byte == one || *byte == other)
 }
 
 fn check_prefix(prefix: &ResourcePrefix, key: &str) -> Result<()> {
@@ -293,6 +310,24 @@ mod tests {
         }
         check(false, "", Err("empty key: \"\""));
         check(false, "/", Err("empty key: \"/\""));
+    }
+
+    #[test]
+    fn a_byte_is_found_wherever_it_stands() {
+        for length in 0..40 {
+            assert!(!has_either(&vec![b'/'; length], b'.', 0), "{length}");
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'/'; length];
+                    bytes[at] = byte;
+                    assert_eq!(
+                        has_either(&bytes, b'.', 0),
+                        matches!(byte, b'.' | 0),
+                        "{byte} at {at} of {length}"
+                    );
+                }
+            }
+        }
     }
 
     // covers: storage-api/KEY-08, storage-api/KEY-09, storage-api/KEY-10, storage-api/KEY-12

@@ -139,6 +139,7 @@ impl JsonNormalizer {
     }
 
     /// As [`verify`](Self::verify), at less cost for a value like the last one.
+    #[inline]
     fn compare(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Option<Normalized> {
         let seen = SHAPES.with_borrow_mut(|shapes| shapes.serve(self.id, stored, revision, fields));
         match seen {

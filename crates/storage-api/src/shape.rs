@@ -384,6 +384,7 @@ impl<K> Default for Narrow<K> {
 }
 
 impl<K: TextKind> Narrow<K> {
+    #[inline]
     fn serve(&mut self, document: &[u8], revision: Revision, found: &mut Vec<Range<usize>>) -> Option<Normalized> {
         let served = self.shape.as_ref()?.serve(document, revision, found);
         if served.is_some() {
@@ -473,6 +474,7 @@ pub enum Seen {
 
 impl<I: Copy + PartialEq, K: TextKind> Shapes<I, K> {
     /// The served form of a stored document like the last one of its kind.
+    #[inline]
     pub fn serve(&mut self, id: I, document: &[u8], revision: Revision, fields: &[SelectableField]) -> Seen {
         let Some(at) = self
             .0

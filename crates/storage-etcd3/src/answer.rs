@@ -10,11 +10,12 @@
 //! to the status at the end.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::{MapOk, TryFutureExt};
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
@@ -152,7 +153,7 @@ impl Decoder for Reading {
         loop {
             let data = self.passed.0.lock().pop_front();
             let Some(data) = data else { break };
-            if let Err(error) = self.message.take(data, &mut part) {
+            if let Err(error) = self.message.take(&data, &mut part) {
                 return Ok(Some(Err(error)));
             }
         }
@@ -182,60 +183,87 @@ impl Incoming {
     }
 
     /// Takes what came out of the next piece of data.
-    fn take(&mut self, mut data: Bytes, part: &mut Part) -> KvResult<()> {
-        while let Some(field) = self.whole(&mut data)? {
-            match self.left {
-                None => {
-                    let length = length_of(&field)?;
-                    self.left = Some(length);
-                    if length > self.room {
-                        part.too_large = Some(length);
-                        return Ok(());
-                    }
+    fn take(&mut self, data: &Bytes, part: &mut Part) -> KvResult<()> {
+        let mut at = self.complete(data, part)?;
+        while let Some(rest) = data
+            .get(at..)
+            .filter(|rest| !rest.is_empty() && part.too_large.is_none())
+        {
+            match self.measured(rest)? {
+                Some(length) if length <= rest.len() => {
+                    self.whole(data, at..at + length, part)?;
+                    at += length;
                 }
-                Some(left) => {
-                    let left = left.checked_sub(field.len());
-                    self.left = Some(left.ok_or_else(|| broken("it is longer than it says"))?);
-                    self.field(field, part)?;
+                measured => {
+                    let length = measured.unwrap_or_default().min(RESERVED);
+                    self.begun = BytesMut::with_capacity(length.max(rest.len()));
+                    self.begun.extend_from_slice(rest);
+                    break;
                 }
-            }
-            if self.left == Some(0) {
-                part.end = Some(self.end);
             }
         }
         Ok(())
     }
 
-    /// The next field that is there as a whole, or the head; what is there of one that is not is kept.
-    fn whole(&mut self, data: &mut Bytes) -> KvResult<Option<Bytes>> {
+    /// Completes what was cut apart, if that is in the data, and says how much of the data belongs to it.
+    fn complete(&mut self, data: &Bytes, part: &mut Part) -> KvResult<usize> {
+        let mut at = 0;
         if self.begun.is_empty() {
-            return match self.measured(data)? {
-                Some(length) if length <= data.len() => Ok(Some(data.split_to(length))),
-                measured => {
-                    if !data.is_empty() {
-                        self.begun =
-                            BytesMut::with_capacity(measured.unwrap_or_default().min(RESERVED).max(data.len()));
-                        self.begun.extend_from_slice(data);
-                        data.clear();
-                    }
-                    Ok(None)
-                }
-            };
+            return Ok(at);
         }
         // How long it is is known after a few bytes.
         let length = loop {
-            match self.measured(&self.begun)? {
-                Some(length) => break length,
-                None if data.is_empty() => return Ok(None),
-                None => self.begun.extend_from_slice(&data.split_to(1)),
+            match (self.measured(&self.begun)?, data.get(at)) {
+                (Some(length), _) => break length,
+                (None, Some(byte)) => self.begun.put_u8(*byte),
+                (None, None) => return Ok(at),
             }
+            at += 1;
         };
-        let missing = length.saturating_sub(self.begun.len()).min(data.len());
-        self.begun
-            .reserve(length.saturating_sub(self.begun.len()).min(RESERVED));
-        self.begun.extend_from_slice(&data.split_to(missing));
-        let is_whole = self.begun.len() == length;
-        Ok(is_whole.then(|| std::mem::take(&mut self.begun).freeze()))
+        let missing = length.saturating_sub(self.begun.len());
+        let rest = data.get(at..).unwrap_or_default();
+        let rest = rest.get(..missing).unwrap_or(rest);
+        self.begun.reserve(missing.min(RESERVED));
+        self.begun.extend_from_slice(rest);
+        if self.begun.len() == length {
+            let whole = std::mem::take(&mut self.begun).freeze();
+            self.whole(&whole, 0..length, part)?;
+        }
+        Ok(at + rest.len())
+    }
+
+    /// Takes a field, or the head before the first one.
+    fn whole(&mut self, data: &Bytes, at: Range<usize>, part: &mut Part) -> KvResult<()> {
+        let bytes = data.get(at.clone()).unwrap_or_default();
+        match self.left {
+            None => {
+                let length = length_of(bytes)?;
+                self.left = Some(length);
+                if length > self.room {
+                    part.too_large = Some(length);
+                    return Ok(());
+                }
+            }
+            Some(left) => {
+                let left = left.checked_sub(bytes.len());
+                self.left = Some(left.ok_or_else(|| broken("it is longer than it says"))?);
+                // What a field is made of was looked at when it was measured.
+                let (tag, head) = varint(bytes)?.unwrap_or_default();
+                let (value, length) = varint(bytes.get(head..).unwrap_or_default())?.unwrap_or_default();
+                let inner = (at.start + head + length).min(at.end)..at.end;
+                match tag {
+                    PAIR => part.pairs.push(pair(data, inner)?),
+                    HEADER => part.header = Some(ResponseHeader::decode(data.slice(inner)).map_err(undecodable)?),
+                    MORE => self.end.more = value != 0,
+                    COUNT => self.end.count = value.cast_signed(),
+                    _ => {}
+                }
+            }
+        }
+        if self.left == Some(0) {
+            part.end = Some(self.end);
+        }
+        Ok(())
     }
 
     /// How long what begins here is, once that can be told.
@@ -274,32 +302,11 @@ impl Incoming {
         }
         Ok(length)
     }
-
-    /// Takes one field.
-    fn field(&mut self, mut field: Bytes, part: &mut Part) -> KvResult<()> {
-        // What a field is made of was looked at when it was measured.
-        let (tag, head) = varint(&field)?.unwrap_or_default();
-        field.advance(head);
-        let (value, head) = varint(&field)?.unwrap_or_default();
-        match tag {
-            HEADER => {
-                field.advance(head);
-                part.header = Some(ResponseHeader::decode(field).map_err(undecodable)?);
-            }
-            PAIR => {
-                field.advance(head);
-                part.pairs.push(pair(&field)?);
-            }
-            MORE => self.end.more = value != 0,
-            COUNT => self.end.count = value.cast_signed(),
-            _ => {}
-        }
-        Ok(())
-    }
 }
 
-/// A key with its value, which is a slice of it.
-fn pair(bytes: &Bytes) -> KvResult<KvPair> {
+/// A key with its value, which is a slice of the data that it stands in.
+fn pair(data: &Bytes, within: Range<usize>) -> KvResult<KvPair> {
+    let (bytes, start) = (data.get(within.clone()).unwrap_or_default(), within.start);
     let (mut key, mut value, mut created, mut revision, mut lease) = (&[][..], 0..0, 0, 0, 0);
     let mut at = 0;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -331,7 +338,7 @@ fn pair(bytes: &Bytes) -> KvResult<KvPair> {
     }
     Ok(KvPair {
         key: convert::stored_key(key)?,
-        value: bytes.slice(value),
+        value: data.slice(start + value.start..start + value.end),
         revision: positive(revision)?,
         created: positive(created)?,
         lease: (lease != 0).then_some(LeaseId(lease)),
@@ -364,7 +371,16 @@ fn length_of(head: &[u8]) -> KvResult<usize> {
 }
 
 /// A number and how many bytes it takes; `None` if its end is not there yet.
+#[inline(always)]
 fn varint(bytes: &[u8]) -> KvResult<Option<(u64, usize)>> {
+    match bytes {
+        [byte @ ..0x80, ..] => Ok(Some((u64::from(*byte), 1))),
+        [low, high @ ..0x80, ..] => Ok(Some((u64::from(low & 0x7f) | u64::from(*high) << 7, 2))),
+        bytes => long_varint(bytes),
+    }
+}
+
+fn long_varint(bytes: &[u8]) -> KvResult<Option<(u64, usize)>> {
     let mut number = 0;
     for (at, byte) in bytes.iter().take(LONGEST_VARINT).enumerate() {
         number |= u64::from(byte & 0x7f) << (7 * at);
@@ -411,7 +427,7 @@ mod tests {
         let (mut incoming, mut part) = (Incoming::new(room), Part::default());
         for piece in pieces {
             assert!(part.end.is_none() || piece.is_empty(), "the end was told too early");
-            incoming.take(piece, &mut part)?;
+            incoming.take(&piece, &mut part)?;
         }
         Ok(part)
     }
@@ -502,7 +518,7 @@ mod tests {
             for step in [1, 3, wire.len()] {
                 let pieces = wire.chunks(step).map(Bytes::copy_from_slice);
                 let mut incoming = Incoming::new(usize::MAX);
-                let read = pieces.map(|piece| incoming.take(piece, &mut Part::default()));
+                let read = pieces.map(|piece| incoming.take(&piece, &mut Part::default()));
                 read.collect::<KvResult<()>>()
                     .expect_err(&format!("{wire:?}, {step} at a time"));
             }
@@ -533,7 +549,7 @@ mod tests {
             wire[at] = damage.1;
             let mut incoming = Incoming::new(1 << 20);
             for piece in cut(&wire, &cuts) {
-                if incoming.take(piece, &mut Part::default()).is_err() {
+                if incoming.take(&piece, &mut Part::default()).is_err() {
                     break;
                 }
             }
