@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tonic::transport::Uri;
@@ -145,11 +145,22 @@ fn no_sign_of_life() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the server shows no sign of life")
 }
 
+/// Bytes that are read at once: what is behind it asks for 8 KiB at a time, and a call of the system for each of them
+/// costs more than to copy them once more.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A connection as the system has it, read in large pieces.
+pub(crate) type Tcp = BufReader<TcpStream>;
+
+pub(crate) fn buffered(stream: TcpStream) -> Tcp {
+    BufReader::with_capacity(READ_BYTES, stream)
+}
+
 /// The two kinds of streams.
 pub(crate) enum Stream {
-    Plain(TcpStream),
+    Plain(Tcp),
     #[cfg(feature = "tls")]
-    Secured(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Secured(Box<tokio_rustls::client::TlsStream<Tcp>>),
 }
 
 macro_rules! on {

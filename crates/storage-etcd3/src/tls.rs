@@ -13,7 +13,7 @@ use tonic::transport::{Endpoint, Uri};
 use apiserver_storage_api::BoxError;
 
 use crate::config::{EtcdConfig, EtcdConfigError};
-use crate::connect::Stream;
+use crate::connect::{Stream, buffered};
 
 #[cfg(feature = "tls")]
 use files::Files;
@@ -119,6 +119,7 @@ fn http_scheme() -> tonic::codegen::http::uri::Scheme {
 impl Security {
     /// Secures a stream, if it is to be.
     pub(crate) async fn wrap(&self, stream: TcpStream) -> Result<Stream, BoxError> {
+        let stream = buffered(stream);
         match self {
             Self::Plain => Ok(Stream::Plain(stream)),
             #[cfg(feature = "tls")]
