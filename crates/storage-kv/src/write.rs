@@ -108,17 +108,12 @@ impl<K: Kv> Inner<K> {
     ) -> Result<Written> {
         let sealed = self.seal(full, prepared.plaintext.clone()).await?;
         trace.stage_of("transformed", sealed.len());
-        let mut lease = match prepared.entry.is_lasting() {
-            // Said outright, so that the backend need not look which lease there is to be kept: the state that the write
-            // expects has none, and another one refuses it.
-            true => Lease::None,
-            false => self.lease(full, ttl, expected).await?,
-        };
+        let mut lease = self.lease(full, prepared, ttl).await?;
         let put = |lease| self.timed(operation, self.kv.put_if(full, sealed.clone(), expected, lease));
         let mut outcome = put(lease).await;
         if let (Err(KvError::LeaseNotFound), Lease::Id(_)) = (&outcome, lease) {
             // The backend shares leases between keys; this one went away in between. A new one does not.
-            lease = self.lease(full, ttl, expected).await?;
+            lease = self.lease(full, prepared, ttl).await?;
             outcome = put(lease).await;
         }
         trace.stage("called");
@@ -144,13 +139,14 @@ impl<K: Kv> Inner<K> {
     }
 
     // deviates: storage-api/UPD-28: an update that does not speak of the lifetime leaves it, as the contract says.
-    /// The lease for a lifetime. No lifetime, and one of zero, is for ever.
-    pub(crate) async fn lease(&self, full: &str, ttl: Ttl, expected: Expected) -> Result<Lease> {
+    /// The lease for what is known of a lifetime.
+    async fn lease(&self, full: &str, prepared: &Prepared, ttl: Ttl) -> Result<Lease> {
         match ttl {
-            Ttl::Keep if expected == Expected::Absent => Ok(Lease::None),
-            Ttl::Keep => Ok(Lease::Keep),
+            // Said outright, so that the backend need not look which lease there is to be kept: the state that the write
+            // expects has none, and another one refuses it.
+            _ if prepared.entry.is_lasting() => Ok(Lease::None),
             Ttl::Never => Ok(Lease::None),
-            Ttl::After(Duration::ZERO) => Ok(Lease::None),
+            Ttl::Keep => Ok(Lease::Keep),
             Ttl::After(ttl) => {
                 let lease = self.measured(self.kv.lease(whole_seconds(ttl))).await;
                 lease
