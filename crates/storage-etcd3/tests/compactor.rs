@@ -7,29 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_storage_api::Revision;
-use apiserver_storage_api::time::Clock;
-use apiserver_storage_etcd3::{EtcdConfig, EtcdKv};
+use apiserver_storage_etcd3::EtcdKv;
 use apiserver_storage_kv::{Kv, KvError};
 use apiserver_storage_testing::StandingClock;
 use futures::future::join_all;
 
-use common::{Etcd, connect, create, soon, until, update};
+use common::{Etcd, connect, create, soon, still, until, update};
 
 const INTERVAL: Duration = Duration::from_secs(300);
 const KEY: &str = "compact_rev_key";
-
-/// A configuration without background compaction, in which nothing else ends because the clock is moved.
-fn still(etcd: &Etcd, clock: &Arc<StandingClock>) -> EtcdConfig {
-    let mut config = etcd.config().with_clock(Arc::clone(clock) as Arc<dyn Clock>);
-    let never = INTERVAL * 1000;
-    config.health_interval = never;
-    config.health_timeout = never;
-    config.request_timeout = never;
-    config.watch_open_timeout = never;
-    config.watch_probe_interval = never;
-    config.size_interval = Duration::ZERO;
-    config
-}
 
 /// A connection whose compactor is about to wait for its first interval.
 async fn standing(etcd: &Etcd) -> (EtcdKv, Arc<StandingClock>) {

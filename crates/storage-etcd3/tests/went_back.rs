@@ -14,7 +14,7 @@ use apiserver_storage_kv::Kv;
 use apiserver_storage_testing::StandingClock;
 use apiserver_storage_testing::fixture::{create_pod, following, list, list_at, page, pods};
 
-use common::{Etcd, connect, create, revision, soon, until, update};
+use common::{Etcd, connect, create, revision, soon, still, until, update};
 
 const KEY: &str = "compact_rev_key";
 
@@ -87,16 +87,8 @@ async fn what_one_store_forgot_is_no_matter_in_the_next_one() {
 async fn compaction_of_a_store_that_went_back_begins_anew() {
     let Some(mut etcd) = Etcd::start().await else { return };
     let clock = Arc::new(StandingClock::new());
-    let mut config = etcd.config().with_clock(Arc::clone(&clock) as _);
     let (interval, look) = (Duration::from_secs(300), Duration::from_secs(5));
-    let never = interval * 1000;
-    config.health_interval = never;
-    config.health_timeout = never;
-    config.request_timeout = never;
-    config.watch_open_timeout = never;
-    config.watch_probe_interval = never;
-    config.size_interval = Duration::ZERO;
-    let config = config.with_compaction_interval(Some(interval));
+    let config = still(&etcd, &clock).with_compaction_interval(Some(interval));
     let kv = connect(config.with_compaction_budget(NonZeroU64::new(100))).await;
     clock.waits(look, 1).await;
     let fill = async |key: &str, writes: usize| {

@@ -3,14 +3,16 @@
 
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apiserver_storage_api::Revision;
+use apiserver_storage_api::time::Clock;
 use apiserver_storage_etcd3::{EtcdConfig, EtcdKv};
 use apiserver_storage_kv::{Expected, Kv, KvError, KvWatch, KvWatchItem, Lease, WriteOutcome};
-use apiserver_storage_testing::etcd;
 #[allow(unused_imports, reason = "each file of tests uses a part of it")]
 pub(crate) use apiserver_storage_testing::etcd::{ServerTls, binary as etcd_binary, is_3_4, version};
+use apiserver_storage_testing::{StandingClock, etcd};
 use futures::StreamExt;
 
 /// No wait of a test is longer; what it waits for comes within milliseconds.
@@ -54,6 +56,19 @@ impl DerefMut for Etcd {
     fn deref_mut(&mut self) -> &mut etcd::Etcd {
         &mut self.0
     }
+}
+
+/// A configuration without background compaction, in which nothing ends because the clock is moved.
+pub(crate) fn still(etcd: &Etcd, clock: &Arc<StandingClock>) -> EtcdConfig {
+    let mut config = etcd.config().with_clock(Arc::clone(clock) as Arc<dyn Clock>);
+    let never = Duration::from_secs(1_000_000);
+    config.health_interval = never;
+    config.health_timeout = never;
+    config.request_timeout = never;
+    config.watch_open_timeout = never;
+    config.watch_probe_interval = never;
+    config.size_interval = Duration::ZERO;
+    config
 }
 
 /// A configuration for tests: no background compaction, quick health.
