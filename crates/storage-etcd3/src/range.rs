@@ -126,10 +126,11 @@ impl Shared {
     // deviates: storage-etcd3/STREAM-01: streams carry ranges that are bounded by nothing. Lists ask for parts that are
     // bounded by bytes and read ahead by one, so a stream would have to be cut off and begun anew with each of them; they
     // are read in pages, as is the initial state of a watch (also EWATCH-08, EWATCH-09).
-    // deviates: storage-etcd3/PAGE-20: there is no vector of all results that could grow: what is found in a page is
-    // handed on before the next one is looked at.
-    // deviates: storage-etcd3/PAGE-21: what is let go at a time is a page, which is bounded by bytes: its values are slices
-    // of one answer. Nothing of it stays because of an object that does, since an object is a copy in memory of its own.
+    // deviates: storage-etcd3/PAGE-20: there is no vector of all results that could grow: what came is looked at, and let
+    // go, while the rest of the answer is on its way.
+    // deviates: storage-etcd3/PAGE-21: what is let go at a time is a piece of an answer as it came over the wire, once no
+    // value in it is looked at any more. Nothing of it stays because of an object that does, since an object is a copy in
+    // memory of its own.
     pub(crate) async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
         match self.streamed(&request).await? {
             Some(whole) => Ok(whole),

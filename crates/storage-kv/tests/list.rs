@@ -3,11 +3,13 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use apiserver_storage_api::{GetOptions, ListAt, ListOptions, OnUnreadable, Storage, StorageError};
 use apiserver_storage_kv::transform::{DataContext, Decrypted, Outcome, TransformError, Transformer};
+use apiserver_storage_testing::Spy;
 use apiserver_storage_testing::fixture::*;
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -65,6 +67,64 @@ fn a_selected_page_reads_little_more_than_it_looks_at() {
             fetched <= OBJECTS as u64 * 6 / 5,
             "one of {every}, {limit} at a time: {fetched}"
         );
+    }
+}
+
+/// Counts the values that it has opened.
+#[derive(Debug, Clone, Default)]
+struct Opens(Arc<AtomicUsize>);
+
+impl Transformer for Opens {
+    fn transform_from_storage<'a>(
+        &'a self,
+        data: Bytes,
+        _: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Outcome::Ready(Ok(Decrypted::new(data, false)))
+    }
+
+    fn transform_to_storage<'a>(
+        &'a self,
+        data: Bytes,
+        _: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Bytes, TransformError>> {
+        Outcome::Ready(Ok(data))
+    }
+}
+
+// covers: storage-etcd3/PAGE-20
+#[tokio::test]
+async fn what_has_come_of_a_page_is_looked_at_while_the_rest_is_on_its_way() {
+    const OBJECTS: usize = 300;
+    const PIECE: usize = 20;
+    let (spy, opens) = (Spy::new(), Opens::default());
+    let store = spy.store_with(pods(), Arc::new(opens.clone()));
+    for n in 0..OBJECTS {
+        create_pod(&store, "ns", &format!("p{n:03}")).await;
+    }
+    // All of it is one page, once it is known how large objects are.
+    list(&store, &all(), ListOptions::default()).await;
+    for limit in [None, NonZeroU64::new(300), NonZeroU64::new(290)] {
+        opens.0.store(0, Ordering::Relaxed);
+        spy.take();
+        let (opened, seen) = (Arc::clone(&opens.0), Arc::new(Mutex::new(Vec::new())));
+        let into = Arc::clone(&seen);
+        spy.in_pieces(PIECE, move || into.lock().unwrap().push(opened.load(Ordering::Relaxed)));
+        let options = ListOptions {
+            limit,
+            ..ListOptions::default()
+        };
+        let listed = list(&store, &all(), options).await;
+        assert_eq!(
+            (listed.entries.len(), spy.take().ranges.len()),
+            (limit.map_or(OBJECTS, |limit| limit.get() as usize), 1)
+        );
+        assert!(listed.entries.is_sorted_by_key(|entry| entry.key().as_str().to_owned()));
+        let seen = seen.lock().unwrap().clone();
+        // Before the last piece came, all was looked at but the two before it: one is looked at then, and one on hand.
+        let (last, pieces) = (*seen.last().unwrap(), seen.len());
+        assert!(pieces >= 14 && last >= (pieces - 3) * PIECE, "{limit:?}: {seen:?}");
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use apiserver_storage_api::{ResourceInfo, Revision};
 use apiserver_storage_kv::transform::{Identity, Transformer};
 use apiserver_storage_kv::{
-    Capabilities, Expected, Kv, KvPair, KvResult, KvStore, KvStoreConfig, KvWatch, Lease, LeaseId, RangePage,
-    RangeRequest, StoreId, WatchRequest, WriteOutcome,
+    Capabilities, Expected, Kv, KvPair, KvResult, KvStore, KvStoreConfig, KvWatch, Lease, LeaseId, RangeEnd, RangePage,
+    RangeParts, RangeRequest, StoreId, WatchRequest, WriteOutcome,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -59,6 +59,8 @@ enum Pace {
 }
 
 type Act = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+/// How many pairs come at a time, and what is done before each time.
+type Pieces = (usize, Arc<dyn Fn() + Send + Sync>);
 
 /// A backend that remembers what it was asked.
 pub struct Spy<K> {
@@ -68,6 +70,7 @@ pub struct Spy<K> {
     asked: Mutex<Asked>,
     act: Mutex<Option<(usize, Act)>>,
     lies: AtomicBool,
+    pieces: Mutex<Option<Pieces>>,
 }
 
 impl<K> fmt::Debug for Spy<K> {
@@ -109,6 +112,7 @@ impl<K: Kv> Spy<K> {
             asked: Mutex::default(),
             act: Mutex::default(),
             lies: AtomicBool::new(false),
+            pieces: Mutex::default(),
         })
     }
 
@@ -146,6 +150,12 @@ impl<K: Kv> Spy<K> {
     /// From now on ranges have no pairs and say that there are more.
     pub fn lie(&self) {
         self.lies.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on ranges come so many pairs at a time, other tasks having their turn in between; something is done before
+    /// each time.
+    pub fn in_pieces(&self, pairs: usize, before: impl Fn() + Send + Sync + 'static) {
+        *self.pieces.lock() = Some((pairs, Arc::new(before)));
     }
 
     async fn act(&self) {
@@ -205,6 +215,24 @@ impl<K: Kv> Kv for Spy<K> {
             last: pairs.last().map(|pair| pair.key.to_string()).unwrap_or_default(),
         });
         page
+    }
+
+    async fn range_into(&self, request: RangeRequest, parts: &RangeParts) -> KvResult<RangeEnd> {
+        let page = self.range(request).await?;
+        let Some((size, before)) = self.pieces.lock().clone() else {
+            return Ok(parts.page(page));
+        };
+        parts.answered(page.revision);
+        let mut pairs = page.pairs.into_iter();
+        while pairs.len() > 0 {
+            before();
+            parts.push(pairs.by_ref().take(size));
+            tokio::task::yield_now().await;
+        }
+        Ok(RangeEnd {
+            more: page.more,
+            count: page.count,
+        })
     }
 
     async fn put_if(&self, key: &str, value: Bytes, expected: Expected, lease: Lease) -> KvResult<WriteOutcome> {
