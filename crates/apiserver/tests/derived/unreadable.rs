@@ -87,7 +87,8 @@ async fn a_list_names_a_hundred_unreadable_objects_and_says_that_there_are_more(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_list_that_meets_an_unreadable_object_breaks_off_and_is_no_shorter_list() {
-    let cluster = with_unreadable((0..1_000).map(|at| (format!("m-{at:04}"), at != 999, 10_000))).await;
+    // Longer than one page below.
+    let cluster = with_unreadable((0..1_000).map(|at| (format!("m-{at:04}"), at != 999, 30_000))).await;
     let (server, client) = serve(&cluster, false, 0).await;
     for gzip in [false, true] {
         let mut headers = Vec::new();
