@@ -151,7 +151,7 @@ impl Shared {
         let RangeEnd { more, count } = self.page_into(&request, &parts).await?;
         let mut pairs = Vec::with_capacity(parts.waiting());
         parts.take(usize::MAX, &mut pairs);
-        let revision = parts.progress().revision.ok_or_else(headless)?;
+        let revision = parts.revision().ok_or_else(headless)?;
         Ok(RangePage {
             pairs,
             more,
@@ -177,13 +177,10 @@ impl Shared {
             let ask = || rest(request, limit, at, &parts.progress());
             let take = |part: Part| {
                 if let Some(header) = part.header {
-                    let revision = self.cluster.observe(Some(header), Some(mark))?;
-                    if parts.progress().revision.is_none() {
-                        parts.answered(revision);
-                    }
+                    parts.answered(self.cluster.observe(Some(header), Some(mark))?);
                 }
                 if !part.pairs.is_empty() {
-                    parts.progress().revision.ok_or_else(headless)?;
+                    parts.revision().ok_or_else(headless)?;
                     parts.push(part.pairs);
                 }
                 Ok(())

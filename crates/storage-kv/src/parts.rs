@@ -43,9 +43,14 @@ pub struct RangeEnd {
 }
 
 impl RangeParts {
-    /// Says where the store was when it answered.
+    /// Says where the store was when it answered. The first answer counts: what comes of later ones is of the same state.
     pub fn answered(&self, revision: Revision) {
-        self.0.lock().progress.revision = Some(revision);
+        self.0.lock().progress.revision.get_or_insert(revision);
+    }
+
+    /// Where the store was when it answered, once it has.
+    pub fn revision(&self) -> Option<Revision> {
+        self.0.lock().progress.revision
     }
 
     /// Adds the pairs that came next.

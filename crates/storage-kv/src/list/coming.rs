@@ -66,7 +66,7 @@ impl<K: Kv> Coming<K> {
     /// Waits until it is known where the store was when it answered.
     pub(super) async fn answered(&mut self) -> Result<Revision> {
         self.more().await?;
-        let revision = self.parts.progress().revision;
+        let revision = self.parts.revision();
         revision.ok_or_else(|| StorageError::internal("an answer without revision"))
     }
 
@@ -88,7 +88,7 @@ impl<K: Kv> Coming<K> {
 
     /// The state that comes, once something has.
     pub(super) fn state(&self) -> Revision {
-        let revision = self.request.at.or_else(|| self.parts.progress().revision);
+        let revision = self.request.at.or_else(|| self.parts.revision());
         revision.unwrap_or(Revision::MIN)
     }
 
