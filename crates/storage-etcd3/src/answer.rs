@@ -4,28 +4,11 @@
 //! anything; here each pair is taken out as soon as its last byte is there, so that what follows is looked at while the
 //! rest is on its way, and nothing has room for all of it at once. Values are slices of what came from the wire, or where
 //! one was cut apart on the way, a piece of memory of its own.
-//!
-//! The transport stays the client's. [`Passing`] stands between it and the connection and hands its data past it: the
-//! client sees an empty message for each piece, makes an item of it ([`Reading`]), and looks after the rest, from headers
-//! to the status at the end.
 
-use std::collections::VecDeque;
 use std::ops::Range;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::future::{MapOk, TryFutureExt};
-use http_body::{Body, Frame};
-use parking_lot::Mutex;
 use prost::Message;
-use tonic::Status;
-use tonic::body::Body as TonicBody;
-use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
-use tonic::codegen::http::{Request, Response};
-use tonic::transport::Channel;
-use tower::Service;
 
 use apiserver_storage_kv::{KvPair, KvResult, LeaseId};
 
@@ -33,15 +16,8 @@ use crate::cluster::positive;
 use crate::convert;
 use crate::error::fault;
 use crate::proto::ResponseHeader;
+use crate::transport::{HEAD, RESERVED, length_of};
 
-/// Bytes before a message: whether it is compressed, and its length.
-const HEAD: usize = 5;
-/// What the client is shown for each piece of data.
-const EMPTY_MESSAGE: Bytes = Bytes::from_static(&[0; HEAD]);
-/// Bytes of the buffer for those.
-const BUFFER: usize = 64;
-/// Room for a part that was cut apart is made at once up to here; beyond it, as it comes.
-const RESERVED: usize = 4 << 20;
 /// Bytes of the longest tag and length of a field.
 const LONGEST_VARINT: usize = 10;
 
@@ -64,106 +40,9 @@ pub(crate) struct End {
     pub(crate) count: i64,
 }
 
-/// Data that was handed past the client.
-#[derive(Debug, Clone, Default)]
-struct Passed(Arc<Mutex<VecDeque<Bytes>>>);
-
-/// A connection whose answers are read while they come, by the other half of it.
-#[derive(Debug)]
-pub(crate) struct Passing {
-    channel: Channel,
-    passed: Passed,
-}
-
-/// Reads what is handed past the client.
-#[derive(Debug, Clone)]
-pub(crate) struct Reading {
-    passed: Passed,
-    message: Incoming,
-}
-
-/// Both halves, for one call; `room`: bytes of the largest answer that is taken.
-pub(crate) fn passing(channel: Channel, room: usize) -> (Passing, Reading) {
-    let passed = Passed::default();
-    let message = Incoming::new(room);
-    let passing = Passing {
-        channel,
-        passed: passed.clone(),
-    };
-    (passing, Reading { passed, message })
-}
-
-impl Service<Request<TonicBody>> for Passing {
-    type Response = Response<PassedBy>;
-    type Error = tonic::transport::Error;
-    type Future = MapOk<
-        <Channel as Service<Request<TonicBody>>>::Future,
-        Box<dyn FnOnce(Response<TonicBody>) -> Response<PassedBy> + Send>,
-    >;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Service::poll_ready(&mut self.channel, cx)
-    }
-
-    fn call(&mut self, request: Request<TonicBody>) -> Self::Future {
-        let passed = self.passed.clone();
-        let answered = Service::call(&mut self.channel, request);
-        answered.map_ok(Box::new(|response| response.map(|body| PassedBy { body, passed })))
-    }
-}
-
-/// A body whose data goes past the one who reads it.
-#[derive(Debug)]
-pub(crate) struct PassedBy {
-    body: TonicBody,
-    passed: Passed,
-}
-
-impl Body for PassedBy {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| {
-            Ok(frame?.map_data(|data| {
-                self.passed.0.lock().push_back(data);
-                EMPTY_MESSAGE
-            }))
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-}
-
-impl Decoder for Reading {
-    /// An error is of this answer and final; those of the transport come beside.
-    type Item = KvResult<Part>;
-    type Error = Status;
-
-    fn buffer_settings(&self) -> BufferSettings {
-        // Nothing but empty messages goes through it.
-        BufferSettings::new(BUFFER, BUFFER)
-    }
-
-    fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let mut part = Part::default();
-        loop {
-            let data = self.passed.0.lock().pop_front();
-            let Some(data) = data else { break };
-            if let Err(error) = self.message.take(&data, &mut part) {
-                return Ok(Some(Err(error)));
-            }
-        }
-        Ok(Some(Ok(part)))
-    }
-}
-
 /// The message, as far as it has come.
-#[derive(Debug, Clone)]
-struct Incoming {
+#[derive(Debug)]
+pub(crate) struct Incoming {
     room: usize,
     /// Bytes that are still to come; none before its head is there.
     left: Option<usize>,
@@ -173,7 +52,8 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(room: usize) -> Self {
+    /// `room`: bytes of the largest answer that is taken.
+    pub(crate) fn new(room: usize) -> Self {
         Self {
             room,
             left: None,
@@ -183,7 +63,7 @@ impl Incoming {
     }
 
     /// Takes what came out of the next piece of data.
-    fn take(&mut self, data: &Bytes, part: &mut Part) -> KvResult<()> {
+    pub(crate) fn take(&mut self, data: &Bytes, part: &mut Part) -> KvResult<()> {
         let mut at = self.complete(data, part)?;
         while let Some(rest) = data
             .get(at..)
@@ -237,7 +117,7 @@ impl Incoming {
         let bytes = data.get(at.clone()).unwrap_or_default();
         match self.left {
             None => {
-                let length = length_of(bytes)?;
+                let length = length_of(bytes).map_err(broken)?;
                 self.left = Some(length);
                 if length > self.room {
                     part.too_large = Some(length);
@@ -357,18 +237,6 @@ const HEADER: u64 = 1 << 3 | 2;
 const PAIR: u64 = 2 << 3 | 2;
 const MORE: u64 = 3 << 3;
 const COUNT: u64 = 4 << 3;
-
-/// The length that a head says.
-fn length_of(head: &[u8]) -> KvResult<usize> {
-    match head {
-        [0, length @ ..] => {
-            let length = length.try_into().map(u32::from_be_bytes);
-            let length = length.ok().and_then(|length| usize::try_from(length).ok());
-            length.ok_or_else(|| broken("its head is none"))
-        }
-        _ => Err(broken("it is compressed, which nobody asked for")),
-    }
-}
 
 /// A number and how many bytes it takes; `None` if its end is not there yet.
 #[inline(always)]

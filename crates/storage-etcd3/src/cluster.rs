@@ -132,10 +132,7 @@ impl Cluster {
 
     /// Reads keys.
     pub(crate) async fn range(&self, request: &RangeRequest) -> KvResult<RangeResponse> {
-        let call = |rpc: Arc<Rpc>| {
-            let request = request.clone();
-            async move { rpc.range(request).await }
-        };
+        let call = |rpc: Arc<Rpc>| async move { rpc.range(request).await };
         self.call(Effect::Read, Method::Range, call).await
     }
 
@@ -169,7 +166,6 @@ impl Cluster {
     pub(crate) async fn txn(&self, request: &TxnRequest, attempted: impl Fn()) -> KvResult<TxnResponse> {
         let call = |rpc: Arc<Rpc>| {
             attempted();
-            let request = request.clone();
             async move { rpc.txn(request).await }
         };
         self.call(Effect::Write, Method::Txn, call).await

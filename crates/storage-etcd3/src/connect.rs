@@ -1,8 +1,8 @@
 //! Connections, as they are made and as they are cut.
 //!
-//! The gRPC library makes a new connection whenever one is gone, on its own. It asks here for it, for two reasons: each
-//! TLS connection uses the files as they are at that moment, and all connections to a member that shows no sign of life
-//! can be ended from this side. What waits on them then fails, and goes elsewhere, long before keepalive would see it.
+//! Calls and watches ask here for a new connection whenever one is gone. Each TLS connection uses the files as they are at
+//! that moment, and all connections to a member that shows no sign of life can be ended from this side. What waits on them
+//! then fails, and goes elsewhere, long before keepalive would see it.
 
 use std::future::Future;
 use std::io;
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -32,6 +32,7 @@ use crate::tls::Security;
 pub(crate) struct Connector {
     tcp: HttpConnector,
     security: Security,
+    timeout: Duration,
     lines: Arc<Lines>,
 }
 
@@ -41,7 +42,35 @@ impl Connector {
         tcp.set_nodelay(true);
         // Shared among the addresses of a name, so that one of them that swallows everything does not use it up.
         tcp.set_connect_timeout(Some(connect_timeout));
-        Self { tcp, security, lines }
+        Self {
+            tcp,
+            security,
+            timeout: connect_timeout,
+            lines,
+        }
+    }
+
+    /// A new connection, ready to be used.
+    pub(crate) fn connect(&self, uri: Uri) -> BoxFuture<'static, Result<Line, BoxError>> {
+        // Known before it is made: what waits for a connection that does not come up can be told, too.
+        let (heard, mut cut) = self.lines.open();
+        let (mut tcp, security, timeout) = (self.tcp.clone(), self.security.clone(), self.timeout);
+        let lines = Arc::clone(&self.lines);
+        let dial = async move {
+            // Ready at all times.
+            let stream = tcp.call(uri).await?.into_inner();
+            security.wrap(stream).await
+        };
+        async move {
+            let stream = tokio::select! {
+                biased;
+                made = tokio::time::timeout(timeout, dial) => made.map_err(|_| too_long())??,
+                _ = &mut cut => return Err(no_sign_of_life().into()),
+            };
+            lines.made.store(true, Ordering::Relaxed);
+            Ok(Line { stream, heard, cut })
+        }
+        .boxed()
     }
 }
 
@@ -55,24 +84,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        // Known before it is made: what waits for a connection that does not come up can be told, too.
-        let (heard, mut cut) = self.lines.open();
-        let (tcp, security) = (self.tcp.call(uri), self.security.clone());
-        let lines = Arc::clone(&self.lines);
-        let dial = async move {
-            let stream = tcp.await?.into_inner();
-            security.wrap(stream).await
-        };
-        async move {
-            let stream = tokio::select! {
-                biased;
-                made = dial => made?,
-                _ = &mut cut => return Err(no_sign_of_life().into()),
-            };
-            lines.made.store(true, Ordering::Relaxed);
-            Ok(TokioIo::new(Line { stream, heard, cut }))
-        }
-        .boxed()
+        self.connect(uri).map_ok(TokioIo::new).boxed()
     }
 }
 
@@ -86,17 +98,35 @@ pub(crate) struct Lines {
 
 #[derive(Debug)]
 struct Entry {
-    /// Something came in since the last mark.
-    heard: Arc<AtomicBool>,
+    heard: Arc<Heard>,
     /// Was there at the last mark.
     marked: bool,
     /// Cuts the connection when dropped. Closed when the connection is gone by itself.
     cut: oneshot::Sender<()>,
 }
 
+/// Whether something came in on a connection, for each of those who listen.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    since_mark: AtomicBool,
+    since_ping: AtomicBool,
+}
+
+impl Heard {
+    fn note(&self) {
+        self.since_mark.store(true, Ordering::Relaxed);
+        self.since_ping.store(true, Ordering::Relaxed);
+    }
+
+    /// Since this was last asked.
+    pub(crate) fn since_ping(&self) -> bool {
+        self.since_ping.swap(false, Ordering::Relaxed)
+    }
+}
+
 impl Lines {
-    fn open(&self) -> (Arc<AtomicBool>, oneshot::Receiver<()>) {
-        let heard = Arc::new(AtomicBool::new(false));
+    fn open(&self) -> (Arc<Heard>, oneshot::Receiver<()>) {
+        let heard = Arc::new(Heard::default());
         let (cut, receiver) = oneshot::channel();
         let mut lines = self.open.lock();
         lines.retain(|line| !line.cut.is_closed());
@@ -117,7 +147,7 @@ impl Lines {
     /// Begins to listen: see [`silent`](Self::silent) and [`cut_silent`](Self::cut_silent).
     pub(crate) fn mark(&self) {
         for line in &mut *self.open.lock() {
-            line.heard.store(false, Ordering::Relaxed);
+            line.heard.since_mark.store(false, Ordering::Relaxed);
             line.marked = true;
         }
     }
@@ -125,14 +155,18 @@ impl Lines {
     /// Whether nothing came in since the mark, on any connection, new ones included. A server that lives greets a new
     /// connection at once, however busy it is.
     pub(crate) fn silent(&self) -> bool {
-        !self.open.lock().iter().any(|line| line.heard.load(Ordering::Relaxed))
+        !self
+            .open
+            .lock()
+            .iter()
+            .any(|line| line.heard.since_mark.load(Ordering::Relaxed))
     }
 
     /// Cuts the connections that were there at the mark and on which nothing came in since.
     pub(crate) fn cut_silent(&self) {
         self.open
             .lock()
-            .retain(|line| !line.marked || line.heard.load(Ordering::Relaxed));
+            .retain(|line| !line.marked || line.heard.since_mark.load(Ordering::Relaxed));
     }
 
     /// Cuts all connections.
@@ -143,6 +177,10 @@ impl Lines {
 
 fn no_sign_of_life() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the server shows no sign of life")
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the server takes no connection in time")
 }
 
 /// Bytes that are read at once: what is behind it asks for 8 KiB at a time, and a call of the system for each of them
@@ -182,11 +220,15 @@ macro_rules! on {
 /// A connection that can be cut.
 pub(crate) struct Line {
     stream: Stream,
-    heard: Arc<AtomicBool>,
+    heard: Arc<Heard>,
     cut: oneshot::Receiver<()>,
 }
 
 impl Line {
+    pub(crate) fn heard(&self) -> Arc<Heard> {
+        Arc::clone(&self.heard)
+    }
+
     /// What there is to say instead of "not yet".
     fn pending<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let _ = ready!(Pin::new(&mut self.cut).poll(context));
@@ -204,7 +246,7 @@ impl AsyncRead for Line {
         if read.is_pending() {
             return self.pending(context);
         }
-        self.heard.store(true, Ordering::Relaxed);
+        self.heard.note();
         read
     }
 }

@@ -11,6 +11,8 @@ use tonic::{Code, ConnectError, Status};
 use apiserver_storage_api::{BoxError, Revision};
 use apiserver_storage_kv::KvError;
 
+use crate::transport::NotSent;
+
 // deviates: storage-etcd3/EERR-11: there is no deadline within a list. A call that gets no answer is `KvError::Timeout`
 // whatever it is; a caller whose time is over drops it.
 // concerns: storage-etcd3/SIZE-04: nothing is limited on this side; lists are asked for in parts of some megabytes, so
@@ -79,8 +81,8 @@ pub(crate) fn classify_status(status: &Status) -> Failure {
         Code::NotFound if is("requested lease not found") => Failure::Answer(KvError::LeaseNotFound),
         // Checked before the request is looked at, because every call here asks for a leader.
         Code::Unavailable if is("etcdserver: no leader") => Failure::NotSent(said),
-        Code::Unavailable if connect_failed(status) => Failure::NotSent(said),
-        // A server on its way down says so of what it will not look at.
+        Code::Unavailable if is_not_sent(status) => Failure::NotSent(said),
+        // The same of a watch: a server on its way down says so of what it will not look at.
         Code::Unavailable if is("refused stream before processing") => Failure::NotSent(said),
         Code::Unknown if is("Service was not ready") => Failure::NotSent(said),
         Code::Unavailable
@@ -93,11 +95,11 @@ pub(crate) fn classify_status(status: &Status) -> Failure {
     }
 }
 
-/// Whether the connection itself could not be made.
-fn connect_failed(status: &Status) -> bool {
+/// Whether there was no connection to send anything on, or nobody to look at it.
+fn is_not_sent(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
-        if error.is::<ConnectError>() {
+        if error.is::<NotSent>() || error.is::<ConnectError>() {
             return true;
         }
         cause = error.source();

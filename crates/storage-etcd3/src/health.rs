@@ -90,7 +90,7 @@ async fn examine(shared: &Shared, member: &Member) -> Finding {
             count_only: true,
             ..RangeRequest::default()
         };
-        Method::Range.counted(rpc.range(request)).await?;
+        Method::Range.counted(rpc.range(&request)).await?;
         Ok::<_, Status>(rpc)
     };
     match cluster.within(cluster.config.health_timeout, attempt).await {

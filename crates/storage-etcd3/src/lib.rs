@@ -68,6 +68,7 @@ mod metered;
 mod proto;
 mod rpc;
 mod tls;
+mod transport;
 
 mod compact;
 mod health;

@@ -12,13 +12,15 @@ use etcd_client::{Channel, Client, ConnectOptions, WatchClient};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
-use tonic::transport::{Channel as TonicChannel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use crate::config::{Credentials, EtcdConfig, EtcdConfigError};
 use crate::connect::{Connector, Lines};
 use crate::metered::Method;
 use crate::rpc::Rpc;
+use crate::tls::Reach;
+use crate::transport::{Keepalive, Transport, Windows};
 
 /// Bytes that a watch may have on their way before its reader takes them.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -27,13 +29,17 @@ const WATCHES_PER_LINK: usize = 64;
 const WATCH_WINDOW: u32 = STREAM_WINDOW * WATCHES_PER_LINK as u32;
 
 /// For answers of many megabytes.
-const UNARY_STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-const UNARY_WINDOW: u32 = 16 * 1024 * 1024;
+const WINDOWS: Windows = Windows {
+    stream: 4 * 1024 * 1024,
+    connection: 16 * 1024 * 1024,
+};
 
 /// One server.
 pub(crate) struct Member {
     /// As it was given.
     pub(crate) server: String,
+    reach: Reach,
+    /// For watches, which the client makes.
     endpoint: Endpoint,
     connector: Connector,
     /// Its connections, of all kinds.
@@ -42,6 +48,7 @@ pub(crate) struct Member {
     unary: Mutex<Arc<OnceCell<Arc<Rpc>>>>,
     /// Those that were replaced, while calls go on over them.
     replaced: Mutex<Vec<Weak<Rpc>>>,
+    keepalive: Keepalive,
     links: Mutex<Vec<Weak<Link>>>,
     trust: AtomicU8,
     /// The server was away, and may have come back as another version.
@@ -98,17 +105,25 @@ pub(crate) enum Trust {
 
 impl Member {
     pub(crate) fn new(server: &str, config: &EtcdConfig, tls: &crate::tls::Tls) -> Result<Self, EtcdConfigError> {
-        let (endpoint, security) = tls.endpoint(server)?;
+        let reach = tls.reach(server)?;
         let lines = Arc::new(Lines::default());
-        let endpoint = endpoint
+        let endpoint = Endpoint::from(reach.dial.clone())
+            .origin(reach.origin.clone())
             .connect_timeout(config.connect_timeout)
             .http2_keep_alive_interval(config.keepalive_interval)
             .keep_alive_timeout(config.keepalive_timeout)
-            .keep_alive_while_idle(true);
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(WATCH_WINDOW);
         Ok(Self {
             server: server.to_owned(),
             endpoint,
-            connector: Connector::new(security, config.connect_timeout, Arc::clone(&lines)),
+            connector: Connector::new(reach.security.clone(), config.connect_timeout, Arc::clone(&lines)),
+            reach,
+            keepalive: Keepalive {
+                interval: config.keepalive_interval,
+                timeout: config.keepalive_timeout,
+            },
             lines,
             credentials: config.credentials.clone(),
             unary: Mutex::default(),
@@ -127,8 +142,8 @@ impl Member {
 
     /// A new connection for reads and writes, which nobody else uses.
     pub(crate) async fn fresh_rpc(&self) -> Result<Arc<Rpc>, Status> {
-        let channel = self.channel(UNARY_STREAM_WINDOW, UNARY_WINDOW);
-        Rpc::new(channel, self.credentials.as_ref()).await.map(Arc::new)
+        let transport = Transport::new(&self.reach, self.connector.clone(), WINDOWS, self.keepalive);
+        Rpc::new(transport, self.credentials.as_ref()).await.map(Arc::new)
     }
 
     /// Calls that come later use this connection.
@@ -188,20 +203,13 @@ impl Member {
         roomy.find_map(|link| link.upgrade().filter(|link| !link.dead.load(Ordering::Relaxed)))
     }
 
-    fn channel(&self, stream_window: u32, window: u32) -> TonicChannel {
-        let endpoint = self.endpoint.clone();
-        let endpoint = endpoint
-            .initial_stream_window_size(stream_window)
-            .initial_connection_window_size(window);
-        endpoint.connect_with_connector_lazy(self.connector.clone())
-    }
-
     async fn watch_client(&self) -> Result<Client, etcd_client::Error> {
         let mut options = ConnectOptions::new().with_require_leader(true);
         if let Some(Credentials { user, password }) = &self.credentials {
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
-        let channel = self.channel(STREAM_WINDOW, WATCH_WINDOW);
+        let endpoint = self.endpoint.clone();
+        let channel = endpoint.connect_with_connector_lazy(self.connector.clone());
         Client::from_channel(Channel::Tonic(channel), Some(options)).await
     }
 

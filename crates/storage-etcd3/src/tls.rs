@@ -7,8 +7,8 @@
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 
+use http::uri::Uri;
 use tokio::net::TcpStream;
-use tonic::transport::{Endpoint, Uri};
 
 use apiserver_storage_api::BoxError;
 
@@ -36,6 +36,15 @@ pub(crate) enum Security {
     Tls(Arc<Files>, tokio_rustls::rustls::pki_types::ServerName<'static>),
 }
 
+/// How a server is reached.
+pub(crate) struct Reach {
+    /// Where connections go. Says nothing of TLS, which is this crate's and nobody else's.
+    pub(crate) dial: Uri,
+    /// What the server is called in requests.
+    pub(crate) origin: Uri,
+    pub(crate) security: Security,
+}
+
 impl Tls {
     /// Reads the files. Blocks for as long as that takes.
     pub(crate) fn read(config: &EtcdConfig) -> Result<Self, EtcdConfigError> {
@@ -50,8 +59,8 @@ impl Tls {
         })
     }
 
-    /// The endpoint of a server, and how it is secured.
-    pub(crate) fn endpoint(&self, server: &str) -> Result<(Endpoint, Security), EtcdConfigError> {
+    /// How to reach a server.
+    pub(crate) fn reach(&self, server: &str) -> Result<Reach, EtcdConfigError> {
         let unusable = |source: BoxError| EtcdConfigError::Server {
             server: server.to_owned(),
             source,
@@ -64,7 +73,11 @@ impl Tls {
         };
         let uri: Uri = url.parse().map_err(|error| unusable(Box::new(error)))?;
         match (uri.scheme_str(), self.wanted) {
-            (Some("http"), false) => Ok((Endpoint::from(uri), Security::Plain)),
+            (Some("http"), false) => Ok(Reach {
+                dial: uri.clone(),
+                origin: uri,
+                security: Security::Plain,
+            }),
             (Some("http"), true) => Err(EtcdConfigError::PlainServer {
                 server: server.to_owned(),
             }),
@@ -77,7 +90,7 @@ impl Tls {
     }
 
     #[cfg(feature = "tls")]
-    fn secured(&self, uri: Uri, server: &str) -> Result<(Endpoint, Security), EtcdConfigError> {
+    fn secured(&self, uri: Uri, server: &str) -> Result<Reach, EtcdConfigError> {
         use tokio_rustls::rustls::pki_types::ServerName;
 
         let unusable = |source: BoxError| EtcdConfigError::Server {
@@ -93,27 +106,23 @@ impl Tls {
         let host = host.strip_prefix('[').unwrap_or(host);
         let host = host.strip_suffix(']').unwrap_or(host).to_owned();
         let name = ServerName::try_from(host).map_err(|error| unusable(error.into()))?;
-        // The library is to leave TLS to this crate, and still to name the server as it is called.
         let mut parts = uri.clone().into_parts();
-        parts.scheme = Some(http_scheme());
+        parts.scheme = Some(http::uri::Scheme::HTTP);
         if uri.port().is_none() {
             let authority = format!("{}:443", uri.host().unwrap_or_default());
             parts.authority = Some(authority.parse().map_err(|error| unusable(Box::new(error)))?);
         }
-        let plain = Uri::from_parts(parts).map_err(|error| unusable(error.into()))?;
-        let endpoint = Endpoint::from(plain).origin(uri);
-        Ok((endpoint, Security::Tls(Arc::clone(files), name)))
+        Ok(Reach {
+            dial: Uri::from_parts(parts).map_err(|error| unusable(error.into()))?,
+            origin: uri,
+            security: Security::Tls(Arc::clone(files), name),
+        })
     }
 
     #[cfg(not(feature = "tls"))]
-    fn secured(&self, _uri: Uri, _server: &str) -> Result<(Endpoint, Security), EtcdConfigError> {
+    fn secured(&self, _uri: Uri, _server: &str) -> Result<Reach, EtcdConfigError> {
         Err(EtcdConfigError::TlsNotBuilt)
     }
-}
-
-#[cfg(feature = "tls")]
-fn http_scheme() -> tonic::codegen::http::uri::Scheme {
-    tonic::codegen::http::uri::Scheme::HTTP
 }
 
 impl Security {
@@ -404,9 +413,9 @@ mod tests {
             ("https://[::1]:2379", "http://[::1]:2379/", "::1"),
             ("https://[::1]", "http://[::1]:443/", "::1"),
         ] {
-            let (endpoint, security) = tls.endpoint(server).expect("sound");
-            assert_eq!(endpoint.uri().to_string(), dialled, "{server}");
-            let Security::Tls(_, name) = security else {
+            let reach = tls.reach(server).expect("sound");
+            assert_eq!(reach.dial.to_string(), dialled, "{server}");
+            let Security::Tls(_, name) = reach.security else {
                 panic!("{server}: not secured")
             };
             assert_eq!(name.to_str(), named, "{server}");

@@ -200,7 +200,7 @@ impl Shared {
             .inspect_err(|status| attempt.ended(status.code()))
             .map_err(lacking_or)?;
         let parts = stream::unfold(stream, |mut stream| async move {
-            let part = cluster.within(limit, stream.message()).await;
+            let part = cluster.within(limit, stream.next()).await;
             let part = part.unwrap_or_else(|| Err(late())).transpose()?;
             Some((part, stream))
         });
