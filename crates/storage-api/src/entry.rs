@@ -16,6 +16,7 @@ use crate::normalizer::{Malformed, Normalized};
 use crate::object::{Encoded, Object};
 use crate::resource::ResourceInfo;
 use crate::revision::Revision;
+use crate::room::Room;
 
 /// One object as stored at one revision: readable, or named as unreadable. Cloning shares it.
 ///
@@ -87,7 +88,20 @@ impl Entry {
     /// Reads a decrypted stored value through the kind's normalizer. A value that cannot be read becomes an
     /// unreadable entry, never an error: one bad object must not take its kind down.
     pub fn read(info: &ResourceInfo, key: Key, revision: Revision, stored: &[u8], stale: bool) -> Self {
-        match info.normalizer().normalize(stored, revision, info.selectable_fields()) {
+        Self::read_into(info, key, revision, stored, stale, &mut Room::apart())
+    }
+
+    /// As [`read`](Self::read), of one of several values that are read together.
+    pub fn read_into(
+        info: &ResourceInfo,
+        key: Key,
+        revision: Revision,
+        stored: &[u8],
+        stale: bool,
+        room: &mut Room,
+    ) -> Self {
+        let fields = info.selectable_fields();
+        match info.normalizer().normalize_into(stored, revision, fields, room) {
             Ok(normalized) => Self::of_stored(info, key, revision, normalized, stored, stale),
             Err(Malformed(reason)) => Self::unreadable(key, revision, UnreadableReason::Decode(reason)),
         }

@@ -23,6 +23,7 @@ mod meta;
 mod normalizer;
 mod object;
 mod plain;
+mod room;
 mod scan;
 mod shape;
 
@@ -60,6 +61,7 @@ pub use self::options::{
 pub use self::preconditions::Preconditions;
 pub use self::resource::{GroupVersionKind, Index, ResourceInfo, ResourceScope, SelectableField};
 pub use self::revision::{HighWaterMark, Revision};
+pub use self::room::Room;
 pub use self::scan::Guide;
 pub use self::selector::{FieldSelector, LabelSelector, SelectionPredicate, SelectorError};
 pub use self::shape::{Learned, Seen, Shape, ShapeEdit, Shapes, Slot, TextKind};

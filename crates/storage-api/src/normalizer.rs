@@ -18,6 +18,7 @@ use crate::codec::{self, MediaType};
 use crate::object::Encoded;
 use crate::resource::{GroupVersionKind, SelectableField};
 use crate::revision::Revision;
+use crate::room::Room;
 use crate::scan::{AnyText, Anything, Guide, Scanned, learn, scan};
 use crate::shape::{Seen, Shapes};
 
@@ -30,6 +31,23 @@ pub trait Normalizer: fmt::Debug + Send + Sync + 'static {
     /// [`Malformed`] when the value cannot be served as this kind.
     fn normalize(&self, stored: &[u8], revision: Revision, fields: &[SelectableField])
     -> Result<Normalized, Malformed>;
+
+    /// As [`normalize`](Self::normalize), of one of several values that are read together, with the served form in
+    /// `room` where a normalizer can.
+    ///
+    /// # Errors
+    ///
+    /// As of it.
+    fn normalize_into(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+        room: &mut Room,
+    ) -> Result<Normalized, Malformed> {
+        let _ = room;
+        self.normalize(stored, revision, fields)
+    }
 
     /// Makes the canonical stored form: no resourceVersion, no selfLink, deterministic bytes.
     ///
@@ -140,10 +158,16 @@ impl JsonNormalizer {
 
     /// As [`verify`](Self::verify), at less cost for a value like the last one.
     #[inline]
-    fn compare(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Option<Normalized> {
-        let seen = SHAPES.with_borrow_mut(|shapes| shapes.serve(self.id, stored, revision, fields));
-        match seen {
-            Seen::Served(normalized) => Some(normalized),
+    fn compare(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+        room: &mut Room,
+    ) -> Option<Normalized> {
+        let mut served = None;
+        match SHAPES.with_borrow_mut(|shapes| shapes.serve(self.id, stored, revision, fields, room, &mut served)) {
+            Seen::Served => served,
             Seen::Ignored => self.verify(stored, revision, fields),
             Seen::Strange => {
                 let verified = self.verify(stored, revision, fields);
@@ -271,7 +295,17 @@ impl Normalizer for JsonNormalizer {
         revision: Revision,
         fields: &[SelectableField],
     ) -> Result<Normalized, Malformed> {
-        match self.compare(stored, revision, fields) {
+        self.normalize_into(stored, revision, fields, &mut Room::apart())
+    }
+
+    fn normalize_into(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+        room: &mut Room,
+    ) -> Result<Normalized, Malformed> {
+        match self.compare(stored, revision, fields, room) {
             Some(normalized) => Ok(normalized),
             None => self.rewrite(stored, revision, fields),
         }
@@ -293,7 +327,7 @@ impl Normalizer for JsonNormalizer {
             let document = object.json();
             let both = if document.ends_with(b"\n") {
                 // As it is stored, perhaps but for its revision: the served form is that of a stored value.
-                let normalized = self.compare(document, revision, fields);
+                let normalized = self.compare(document, revision, fields, &mut Room::apart());
                 normalized.and_then(|normalized| Some((stored_of(&normalized, document)?, normalized)))
             } else {
                 self.keep_guided(object, revision, fields, Anything)

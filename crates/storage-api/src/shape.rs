@@ -16,12 +16,15 @@
 use std::fmt;
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use crate::attributes::Attributes;
 use crate::codec::MediaType;
 use crate::normalizer::Normalized;
 use crate::plain::{Specials, canonical_escape};
 use crate::resource::SelectableField;
 use crate::revision::Revision;
+use crate::room::Room;
 
 /// Kinds whose shapes are kept.
 const KINDS: usize = 8;
@@ -179,8 +182,16 @@ impl<K: TextKind> Shape<K> {
         })
     }
 
-    /// The served form of a stored document of this shape; `None` for any other. `found` is room for the places of texts.
-    pub fn serve(&self, document: &[u8], revision: Revision, found: &mut Vec<Range<usize>>) -> Option<Normalized> {
+    /// Makes the served form of a stored document of this shape, in `room`, and puts it into `served`; `None` for any
+    /// other, and then nothing is said of what is there. `found` is for the places of texts.
+    pub fn serve(
+        &self,
+        document: &[u8],
+        revision: Revision,
+        found: &mut Vec<Range<usize>>,
+        room: &mut Room,
+        served: &mut Option<Normalized>,
+    ) -> Option<()> {
         let is_plain = self.fit(document, found)?;
         // Who extracts escaped texts has to decode them.
         let is_escaped = |text: &Range<usize>| document.get(text.clone()).is_none_or(|text| text.contains(&b'\\'));
@@ -193,14 +204,14 @@ impl<K: TextKind> Shape<K> {
         {
             return None;
         }
-        let attributes = self.attributes_of(document, found)?;
-        let (json, at) = self.edited(document, revision, found)?;
-        Some(Normalized::new(json.into(), at, attributes, MediaType::Json))
+        let (json, at) = self.edited(document, revision, found, room)?;
+        // Made in its place: it is large, and would be moved from hand to hand.
+        let served = served.insert(Normalized::new(json, at, self.attributes.clone(), MediaType::Json));
+        self.extract(document, found, &mut served.attributes)
     }
 
-    /// What is extracted from a document.
-    fn attributes_of(&self, document: &[u8], found: &[Range<usize>]) -> Option<Attributes> {
-        let mut attributes = self.attributes.clone();
+    /// Takes out of a document what is extracted from it.
+    fn extract(&self, document: &[u8], found: &[Range<usize>], attributes: &mut Attributes) -> Option<()> {
         // Those of metadata stand near each other, so that they are looked at together.
         let (mut from, mut to) = (usize::MAX, 0);
         for (slot, text) in &self.slots {
@@ -221,7 +232,7 @@ impl<K: TextKind> Shape<K> {
             };
             attributes.put(*slot, text)?;
         }
-        Some(attributes)
+        Some(())
     }
 
     /// Compares what is between the texts, and looks at each of the texts. Whether all of them are plain.
@@ -282,7 +293,13 @@ impl<K: TextKind> Shape<K> {
     }
 
     /// The document with the changes in it, and where the digits of the revision stand.
-    fn edited(&self, document: &[u8], revision: Revision, found: &[Range<usize>]) -> Option<(Vec<u8>, Range<usize>)> {
+    fn edited(
+        &self,
+        document: &[u8],
+        revision: Revision,
+        found: &[Range<usize>],
+        room: &mut Room,
+    ) -> Option<(Bytes, Range<usize>)> {
         let mut buffer = [0; 20];
         let digits = revision.digits(&mut buffer);
         let place = |anchor| place_of(anchor, found);
@@ -296,7 +313,7 @@ impl<K: TextKind> Shape<K> {
             length =
                 (length + edit.text.len() + tail).checked_sub(place(edit.gone.1)?.checked_sub(place(edit.gone.0)?)?)?;
         }
-        let (mut json, mut copied, mut at) = (Vec::with_capacity(length), 0, 0..0);
+        let (mut json, mut copied, mut at) = (room.buffer(length), 0, 0..0);
         for edit in &self.edits {
             json.extend_from_slice(document.get(copied..place(edit.gone.0)?)?);
             copied = place(edit.gone.1)?;
@@ -308,7 +325,7 @@ impl<K: TextKind> Shape<K> {
             }
         }
         json.extend_from_slice(document.get(copied..end)?);
-        Some((json, at))
+        Some((json.freeze(), at))
     }
 }
 
@@ -385,9 +402,16 @@ impl<K> Default for Narrow<K> {
 
 impl<K: TextKind> Narrow<K> {
     #[inline]
-    fn serve(&mut self, document: &[u8], revision: Revision, found: &mut Vec<Range<usize>>) -> Option<Normalized> {
-        let served = self.shape.as_ref()?.serve(document, revision, found);
-        if served.is_some() {
+    fn serve(
+        &mut self,
+        document: &[u8],
+        revision: Revision,
+        found: &mut Vec<Range<usize>>,
+        room: &mut Room,
+        served: &mut Option<Normalized>,
+    ) -> Option<()> {
+        let fits = self.shape.as_ref()?.serve(document, revision, found, room, served);
+        if fits.is_some() {
             self.failures = self.failures.saturating_sub(1);
         } else {
             self.failures += 1;
@@ -395,7 +419,7 @@ impl<K: TextKind> Narrow<K> {
                 self.shape = None;
             }
         }
-        served
+        fits
     }
 
     /// Takes note of a document of the wider shape, which the narrower one did not fit.
@@ -464,8 +488,8 @@ impl<I, K> fmt::Debug for Shapes<I, K> {
 /// What shapes say of a document.
 #[derive(Debug)]
 pub enum Seen {
-    /// Its served form.
-    Served(Normalized),
+    /// Its served form is made.
+    Served,
     /// It has to be read, and its shape learned then.
     Strange,
     /// It has to be read.
@@ -473,9 +497,17 @@ pub enum Seen {
 }
 
 impl<I: Copy + PartialEq, K: TextKind> Shapes<I, K> {
-    /// The served form of a stored document like the last one of its kind.
+    /// Makes the served form of a stored document like the last one of its kind, in `room`, and puts it into `served`.
     #[inline]
-    pub fn serve(&mut self, id: I, document: &[u8], revision: Revision, fields: &[SelectableField]) -> Seen {
+    pub fn serve(
+        &mut self,
+        id: I,
+        document: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+        room: &mut Room,
+        served: &mut Option<Normalized>,
+    ) -> Seen {
         let Some(at) = self
             .0
             .iter()
@@ -493,16 +525,18 @@ impl<I: Copy + PartialEq, K: TextKind> Shapes<I, K> {
             held.rest -= 1;
             return Seen::Ignored;
         }
-        if let Some(served) = held.narrow.serve(document, revision, &mut held.found) {
+        let found = &mut held.found;
+        if held.narrow.serve(document, revision, found, room, served).is_some() {
             held.misses = 0;
-            return Seen::Served(served);
+            return Seen::Served;
         }
         if let Some(shape) = &held.shape
-            && let Some(served) = shape.serve(document, revision, &mut held.found)
+            && shape.serve(document, revision, found, room, served).is_some()
+            && let Some(served) = served
         {
             held.misses = 0;
-            held.narrow.note(shape, document, &held.found, &served.attributes);
-            return Seen::Served(served);
+            held.narrow.note(shape, document, found, &served.attributes);
+            return Seen::Served;
         }
         held.rest = (1 << held.misses) - 1;
         held.misses = (held.misses + 1).min(PATIENCE);

@@ -129,8 +129,8 @@ impl Shared {
     // deviates: storage-etcd3/PAGE-20: there is no vector of all results that could grow: what came is looked at, and let
     // go, while the rest of the answer is on its way.
     // deviates: storage-etcd3/PAGE-21: what is let go at a time is a piece of an answer as it came over the wire, once no
-    // value in it is looked at any more. Nothing of it stays because of an object that does, since an object is a copy in
-    // memory of its own.
+    // value in it is looked at any more. Nothing of it stays because of an object that does, since objects are copies. Those
+    // of at most 2 KiB lie together with their neighbours, in pieces of at most 32 KiB that stay for as long as one of them.
     pub(crate) async fn range(&self, request: RangeRequest) -> KvResult<RangePage> {
         match self.streamed(&request).await? {
             Some(whole) => Ok(whole),

@@ -85,16 +85,20 @@ impl Rpc {
     ) -> Result<KvResult<Came>, Status> {
         let opened = self.authorized(|token| self.transport.call(RANGE, token, &request));
         let (mut answer, mut message) = (opened.await?, Incoming::new(room));
-        let mut end = None;
+        let (mut end, mut pairs) = (None, 0);
         while let Some(data) = answer.data().await? {
-            let mut part = Part::default();
+            let mut part = Part {
+                // As many as the last piece had, and one that it had half of.
+                pairs: Vec::with_capacity(pairs + 1),
+                ..Part::default()
+            };
             if let Err(error) = message.take(&data, &mut part) {
                 return Ok(Err(error));
             }
             if let Some(bytes) = part.too_large {
                 return Ok(Ok(Came::TooLarge(bytes)));
             }
-            end = end.or(part.end);
+            (end, pairs) = (end.or(part.end), part.pairs.len());
             if let Err(error) = take(part) {
                 return Ok(Err(error));
             }

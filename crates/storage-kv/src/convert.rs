@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use apiserver_storage_api::time::random_below;
 use apiserver_storage_api::{
-    BoxError, ContinueToken, Entry, Key, Malformed, Result, Revision, StorageError, UnreadableReason,
+    BoxError, ContinueToken, Entry, Key, Malformed, Result, Revision, Room, StorageError, UnreadableReason,
 };
 use apiserver_storage_transform::{DataContext, Decrypted, Outcome, TransformError};
 
@@ -180,7 +180,7 @@ impl<K: Kv> Inner<K> {
     /// Fails only when the transformer cannot answer at the moment: that says nothing about the value.
     pub(crate) async fn read(&self, key: Key, pair: &KvPair, revision: Revision) -> Result<Stored> {
         let opened = self.unseal(&pair.key, pair.value.clone()).await;
-        self.unsealed(key, pair, revision, opened)
+        self.unsealed(key, pair, revision, opened, &mut Room::apart())
     }
 
     /// The first half of [`read`](Self::read): to plaintext. Answers at once when no key service has to be asked.
@@ -198,12 +198,13 @@ impl<K: Kv> Inner<K> {
         pair: &KvPair,
         revision: Revision,
         opened: Result<Decrypted, TransformError>,
+        room: &mut Room,
     ) -> Result<Stored> {
         let stored = match opened {
             Ok(opened) => Stored {
                 entry: RequestLatency::decoding(
                     || self.meter.now(),
-                    || Entry::read(&self.info, key, revision, &opened.bytes, opened.stale),
+                    || Entry::read_into(&self.info, key, revision, &opened.bytes, opened.stale, room),
                 ),
                 plaintext: Some(opened.bytes),
             },

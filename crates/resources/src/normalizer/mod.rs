@@ -43,7 +43,7 @@ use std::sync::Arc;
 use apiserver_storage_api::codec::cbor;
 use apiserver_storage_api::{
     Attributes, Encoded, Malformed, MediaType, Normalized, Normalizer, ResourceInfo, ResourcePrefix, ResourceScope,
-    Revision, Seen, SelectableField, Shapes, attributes_of,
+    Revision, Room, Seen, SelectableField, Shapes, attributes_of,
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -185,14 +185,21 @@ impl BuiltinNormalizer {
     }
 
     /// As [`verify`](Self::verify), at less cost for a value like the last one.
-    fn compare(&self, stored: &[u8], revision: Revision, fields: &[SelectableField]) -> Option<Normalized> {
+    fn compare(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+        room: &mut Room,
+    ) -> Option<Normalized> {
         // Events may have a source that stands in another field.
         if self.served != self.stored || self.served.kind == "Event" {
             return self.verify(stored, revision, fields);
         }
         let id = self.served_type.id;
-        match SHAPES.with_borrow_mut(|shapes| shapes.serve(id, stored, revision, fields)) {
-            Seen::Served(normalized) => Some(normalized),
+        let mut served = None;
+        match SHAPES.with_borrow_mut(|shapes| shapes.serve(id, stored, revision, fields, room, &mut served)) {
+            Seen::Served => served,
             Seen::Ignored => self.verify(stored, revision, fields),
             Seen::Strange => {
                 let verified = self.verify(stored, revision, fields);
@@ -322,7 +329,17 @@ impl Normalizer for BuiltinNormalizer {
         revision: Revision,
         fields: &[SelectableField],
     ) -> Result<Normalized, Malformed> {
-        match self.compare(stored, revision, fields) {
+        self.normalize_into(stored, revision, fields, &mut Room::apart())
+    }
+
+    fn normalize_into(
+        &self,
+        stored: &[u8],
+        revision: Revision,
+        fields: &[SelectableField],
+        room: &mut Room,
+    ) -> Result<Normalized, Malformed> {
+        match self.compare(stored, revision, fields, room) {
             Some(normalized) => Ok(normalized),
             None => self.rewrite(stored, revision, fields),
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
-use apiserver_storage_api::{Entry, Result, StorageError};
+use apiserver_storage_api::{Entry, Result, Room, StorageError};
 use apiserver_storage_transform::Outcome;
 
 use super::Reader;
@@ -48,6 +48,7 @@ pub(super) struct Found {
     pub(super) last: Option<Arc<str>>,
     /// How many of them could be read.
     pub(super) evaluated: u64,
+    room: Room,
 }
 
 impl<K: Kv> Looking<K> {
@@ -55,7 +56,10 @@ impl<K: Kv> Looking<K> {
         Self {
             reader: Arc::clone(reader),
             coming: Coming::new(reader, request),
-            found: Found::default(),
+            found: Found {
+                room: Room::shared(),
+                ..Found::default()
+            },
             left: left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX)),
             chunk: Vec::with_capacity(CHUNK),
             stretch: 0,
@@ -164,10 +168,14 @@ impl<K: Kv> Reader<K> {
             let value = std::mem::take(&mut pair.value);
             let pair = &*pair;
             match store.unseal(&pair.key, value) {
-                Outcome::Ready(opened) => self.take(store.unsealed(key, pair, pair.revision, opened)?, found)?,
+                Outcome::Ready(opened) => {
+                    let stored = store.unsealed(key, pair, pair.revision, opened, &mut found.room)?;
+                    self.take(stored, found)?;
+                }
                 Outcome::Pending(opened) => {
                     // Where one answer has to be waited for, so have those of its neighbours.
-                    let first = async move { store.unsealed(key, pair, pair.revision, opened.await) };
+                    let room = &mut found.room;
+                    let first = async move { store.unsealed(key, pair, pair.revision, opened.await, room) };
                     let rest = pairs.by_ref().take(DECRYPTED - 1);
                     let rest = rest.map(|(key, pair)| store.read(key, pair, pair.revision));
                     let (first, rest) = futures::join!(first, join_all(rest));
