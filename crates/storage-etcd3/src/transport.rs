@@ -130,9 +130,10 @@ impl Transport {
         let (head, body) = answer.await.map_err(failed)?.into_parts();
         // An answer without a message has its status here.
         match status_of(&head.headers) {
-            Some(Ok(())) | None if head.status == StatusCode::OK => Ok(Answer {
+            good @ (Some(Ok(())) | None) if head.status == StatusCode::OK => Ok(Answer {
                 body,
                 rest: Bytes::new(),
+                good: good.is_some(),
             }),
             Some(Err(status)) => Err(status),
             _ => Err(Status::new(
@@ -286,6 +287,8 @@ pub(crate) struct Answer {
     body: RecvStream,
     /// What came and is of the next message.
     rest: Bytes,
+    /// Its head says already that it ends well, as one without messages does.
+    good: bool,
 }
 
 impl Answer {
@@ -302,6 +305,7 @@ impl Answer {
                 let trailers = self.body.trailers().await.map_err(failed)?;
                 match trailers.as_ref().and_then(status_of) {
                     Some(status) => status.map(|()| None),
+                    None if self.good => Ok(None),
                     None => Err(Status::unknown("an answer without a status")),
                 }
             }
@@ -322,7 +326,7 @@ impl Answer {
     /// The only message.
     pub(crate) async fn only<A: Message + Default>(mut self) -> Result<A, Status> {
         let message = self.message().await?.ok_or_else(cut_short)?;
-        match self.data().await? {
+        match self.exactly(1).await? {
             None => Ok(message),
             Some(_) => Err(Status::internal("more than one message in an answer")),
         }
@@ -424,10 +428,9 @@ fn failed(error: h2::Error) -> Status {
     if refused || (error.is_go_away() && error.is_remote()) {
         return not_sent(error.into());
     }
+    // Nobody knows what became of any other, so that it has no code that is taken for an answer of etcd's.
     let code = match error.reason() {
         Some(Reason::CANCEL) => Code::Cancelled,
-        Some(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
-        Some(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
         Some(_) => Code::Internal,
         None => Code::Unavailable,
     };
@@ -439,3 +442,6 @@ fn failed(error: h2::Error) -> Status {
 fn cut_short() -> Status {
     Status::internal("an answer that is cut short")
 }
+
+#[cfg(test)]
+mod tests;
