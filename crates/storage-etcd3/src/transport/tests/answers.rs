@@ -206,7 +206,7 @@ fn cuts(wire: &[u8]) -> Vec<Vec<Bytes>> {
         .clone()
         .flat_map(|first| (first + 1..wire.len()).map(move |second| (first, second)));
     let three = three.map(|(first, second)| vec![piece(0, first), piece(first, second), piece(second, wire.len())]);
-    // Few of these: a connection bears no more than 100 of them in all its life.
+    // Few of these: the library ends a connection at the 101st of them.
     let nothing = inner.map(|at| vec![piece(0, at), Bytes::new(), piece(at, wire.len())]);
     let around = vec![Bytes::new(), piece(0, wire.len()), Bytes::new()];
     let bytes = (0..wire.len()).map(|at| piece(at, at + 1)).collect();
@@ -232,6 +232,22 @@ async fn messages_are_the_same_wherever_they_are_cut() {
             assert_eq!(came.expect("sound"), message, "{pieces:?}");
         }
     }
+    // An end in a frame of its own with nothing in it, where the status came before.
+    let last = |call: &mut Call, messages: &[Text]| {
+        let mut stream = call.begin(200, GOOD, false);
+        for message in messages {
+            stream.send_data(wire(message).into(), false).expect("sent");
+        }
+        stream.send_data(Bytes::new(), true).expect("sent");
+    };
+    for messages in [vec![], vec![text("abc")]] {
+        let serve = async { last(&mut peer.call().await, &messages) };
+        let opened = join(begin(&transport), serve).await.0;
+        let came = all(opened.expect("begun")).await;
+        assert_eq!(came.expect("a good end"), messages);
+    }
+    let came = asked(&transport, &mut peer, |mut call| last(&mut call, &[text("abc")])).await;
+    assert_eq!(came.expect("a good end"), text("abc"));
 }
 
 #[tokio::test]
