@@ -126,8 +126,12 @@ impl Transport {
             .send_request(self.request(path, token)?, false)
             .map_err(|error| not_sent(error.into()))?;
         // What the server's window has no room for waits in the connection; nothing is copied for that.
-        body.send_data(framed(message)?, true).map_err(failed)?;
-        let (head, body) = answer.await.map_err(failed)?.into_parts();
+        let answer = match body.send_data(framed(message)?, true) {
+            Ok(()) => answer.await,
+            // The stream has ended between the two, and its end says more: an answer, or that the call was refused.
+            Err(error) => answer.now_or_never().unwrap_or(Err(error)),
+        };
+        let (head, body) = answer.map_err(failed)?.into_parts();
         // An answer without a message has its status here.
         match status_of(&head.headers) {
             good @ (Some(Ok(())) | None) if head.status == StatusCode::OK => Ok(Answer {
