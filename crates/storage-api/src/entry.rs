@@ -88,21 +88,23 @@ impl Entry {
     /// Reads a decrypted stored value through the kind's normalizer. A value that cannot be read becomes an
     /// unreadable entry, never an error: one bad object must not take its kind down.
     pub fn read(info: &ResourceInfo, key: Key, revision: Revision, stored: &[u8], stale: bool) -> Self {
-        Self::read_into(info, key, revision, stored, stale, &mut Room::apart())
+        Self::read_into(info, key, revision, stored, stale, false, &mut Room::apart())
     }
 
-    /// As [`read`](Self::read), of one of several values that are read together.
+    /// As [`read`](Self::read), of one of several values that are read together, and of one of which it may be known that
+    /// no lease ends it ([`Origin::lasting`]).
     pub fn read_into(
         info: &ResourceInfo,
         key: Key,
         revision: Revision,
         stored: &[u8],
         stale: bool,
+        lasting: bool,
         room: &mut Room,
     ) -> Self {
         let fields = info.selectable_fields();
         match info.normalizer().normalize_into(stored, revision, fields, room) {
-            Ok(normalized) => Self::of_stored(info, key, revision, normalized, stored, stale),
+            Ok(normalized) => Self::of_stored(info, key, revision, normalized, stored, stale, lasting),
             Err(Malformed(reason)) => Self::unreadable(key, revision, UnreadableReason::Decode(reason)),
         }
     }
@@ -124,7 +126,7 @@ impl Entry {
             .normalizer()
             .encode_and_normalize(object, media_type, revision, fields);
         let (stored, normalized) = both?;
-        let entry = Self::of_stored(info, key, revision, normalized, &stored, false);
+        let entry = Self::of_stored(info, key, revision, normalized, &stored, false, false);
         Ok((stored, entry))
     }
 
@@ -136,13 +138,14 @@ impl Entry {
         normalized: Normalized,
         stored: &[u8],
         stale: bool,
+        lasting: bool,
     ) -> Self {
         let origin = Origin {
             media_type: normalized.media_type,
             stale,
             generation: info.normalizer().generation(),
             size: stored.len(),
-            lasting: false,
+            lasting,
         };
         Self::from_normalized(key, revision, normalized, origin)
     }

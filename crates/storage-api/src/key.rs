@@ -7,6 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::error::{Result, StorageError};
+use crate::key_text::KeyText;
 
 /// The prefix of one resource's keys, `/pods/`: begins and ends with a slash.
 ///
@@ -50,11 +51,11 @@ impl ResourcePrefix {
 
 /// The key of one object, `/pods/ns/name`: begins with its resource prefix, never contains the cluster prefix.
 ///
-/// Cloning shares the text.
+/// Cloning shares a long text.
 #[derive(Clone)]
 pub struct Key {
-    /// The key, perhaps behind the cluster prefix: a backend that has the full key need not copy it.
-    text: Arc<str>,
+    /// The key, perhaps behind the cluster prefix: who has the full key makes no other text of it.
+    text: KeyText,
     /// Where in it the key begins.
     start: usize,
 }
@@ -74,17 +75,17 @@ impl Key {
         })
     }
 
-    /// Checks what stands behind the first bytes of a text, which is shared and not copied.
+    /// Checks what stands behind the first bytes of a text.
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new); a text that is too short, or cut within a character, is an empty key.
-    pub fn within(prefix: &ResourcePrefix, text: &Arc<str>, start: usize) -> Result<Self> {
+    pub fn within(prefix: &ResourcePrefix, text: &KeyText, start: usize) -> Result<Self> {
         let key = text.get(start..).unwrap_or_default();
         check_segments(key)?;
         check_prefix(prefix, key)?;
         Ok(Self {
-            text: Arc::clone(text),
+            text: text.clone(),
             start,
         })
     }
@@ -361,7 +362,7 @@ mod tests {
     #[test]
     fn a_key_within_a_longer_text_is_that_key() {
         let prefix = ResourcePrefix::new("/pods/").unwrap();
-        let full: Arc<str> = "/registry/pods/ns/a".into();
+        let full = KeyText::from("/registry/pods/ns/a");
         let within = Key::within(&prefix, &full, "/registry".len()).unwrap();
         let own = Key::new(&prefix, "/pods/ns/a").unwrap();
         assert_eq!((within.as_str(), &within), ("/pods/ns/a", &own));

@@ -12,6 +12,7 @@ mod error;
 mod revision;
 
 mod key;
+mod key_text;
 mod names;
 mod resource;
 
@@ -47,6 +48,7 @@ pub use self::entry::{Entry, Origin, Record, UnreadableReason, digest};
 pub use self::error::{BoxError, Result, StorageError, chain};
 pub use self::forms::{FormKey, Forms};
 pub use self::key::{Key, KeyPrefix, ResourcePrefix, Scope};
+pub use self::key_text::KeyText;
 pub use self::list::{Collected, List, ListEnd, Page};
 pub use self::meta::{Meta, OwnerReference};
 pub use self::names::{generate_name, path_segment_faults};

@@ -72,7 +72,7 @@ impl Record {
 impl Version {
     pub(crate) fn pair(&self, key: &Arc<str>, value: Bytes) -> KvPair {
         KvPair {
-            key: Arc::clone(key),
+            key: Arc::clone(key).into(),
             value,
             revision: self.revision,
             created: self.created,

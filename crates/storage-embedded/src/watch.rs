@@ -132,7 +132,7 @@ impl Watcher {
         for record in &scanned.records {
             let previous = before.pop_front().flatten();
             let event = KvEvent {
-                key: Arc::clone(&record.key),
+                key: Arc::clone(&record.key).into(),
                 current: record.pair(),
                 previous,
             };

@@ -70,12 +70,12 @@ impl Incoming {
             .filter(|rest| !rest.is_empty() && part.too_large.is_none())
         {
             match self.measured(rest)? {
-                Some(length) if length <= rest.len() => {
-                    self.whole(data, at..at + length, part)?;
-                    at += length;
+                Some(field) if field.length <= rest.len() => {
+                    self.whole(data, at, &field, part)?;
+                    at += field.length;
                 }
                 measured => {
-                    let length = measured.unwrap_or_default().min(RESERVED);
+                    let length = measured.map_or(0, |field| field.length).min(RESERVED);
                     self.begun = BytesMut::with_capacity(length.max(rest.len()));
                     self.begun.extend_from_slice(rest);
                     break;
@@ -92,32 +92,32 @@ impl Incoming {
             return Ok(at);
         }
         // How long it is is known after a few bytes.
-        let length = loop {
+        let field = loop {
             match (self.measured(&self.begun)?, data.get(at)) {
-                (Some(length), _) => break length,
+                (Some(field), _) => break field,
                 (None, Some(byte)) => self.begun.put_u8(*byte),
                 (None, None) => return Ok(at),
             }
             at += 1;
         };
-        let missing = length.saturating_sub(self.begun.len());
+        let missing = field.length.saturating_sub(self.begun.len());
         let rest = data.get(at..).unwrap_or_default();
         let rest = rest.get(..missing).unwrap_or(rest);
         self.begun.reserve(missing.min(RESERVED));
         self.begun.extend_from_slice(rest);
-        if self.begun.len() == length {
+        if self.begun.len() == field.length {
             let whole = std::mem::take(&mut self.begun).freeze();
-            self.whole(&whole, 0..length, part)?;
+            self.whole(&whole, 0, &field, part)?;
         }
         Ok(at + rest.len())
     }
 
-    /// Takes a field, or the head before the first one.
-    fn whole(&mut self, data: &Bytes, at: Range<usize>, part: &mut Part) -> KvResult<()> {
-        let bytes = data.get(at.clone()).unwrap_or_default();
+    /// Takes a field that begins there, or the head before the first one.
+    fn whole(&mut self, data: &Bytes, at: usize, field: &Field, part: &mut Part) -> KvResult<()> {
+        let content = at + field.head..at + field.length;
         match self.left {
             None => {
-                let length = length_of(bytes).map_err(broken)?;
+                let length = length_of(data.get(content).unwrap_or_default()).map_err(broken)?;
                 self.left = Some(length);
                 if length > self.room {
                     part.too_large = Some(length);
@@ -125,17 +125,13 @@ impl Incoming {
                 }
             }
             Some(left) => {
-                let left = left.checked_sub(bytes.len());
+                let left = left.checked_sub(field.length);
                 self.left = Some(left.ok_or_else(|| broken("it is longer than it says"))?);
-                // What a field is made of was looked at when it was measured.
-                let (tag, head) = varint(bytes)?.unwrap_or_default();
-                let (value, length) = varint(bytes.get(head..).unwrap_or_default())?.unwrap_or_default();
-                let inner = (at.start + head + length).min(at.end)..at.end;
-                match tag {
-                    PAIR => part.pairs.push(pair(data, inner)?),
-                    HEADER => part.header = Some(ResponseHeader::decode(data.slice(inner)).map_err(undecodable)?),
-                    MORE => self.end.more = value != 0,
-                    COUNT => self.end.count = value.cast_signed(),
+                match field.tag {
+                    PAIR => part.pairs.push(pair(data, content)?),
+                    HEADER => part.header = Some(ResponseHeader::decode(data.slice(content)).map_err(undecodable)?),
+                    MORE => self.end.more = field.number != 0,
+                    COUNT => self.end.count = field.number.cast_signed(),
                     _ => {}
                 }
             }
@@ -146,10 +142,15 @@ impl Incoming {
         Ok(())
     }
 
-    /// How long what begins here is, once that can be told.
-    fn measured(&self, bytes: &[u8]) -> KvResult<Option<usize>> {
+    /// What begins here, once that can be told.
+    fn measured(&self, bytes: &[u8]) -> KvResult<Option<Field>> {
         let Some(left) = self.left else {
-            return Ok(Some(HEAD));
+            return Ok(Some(Field {
+                tag: 0,
+                number: 0,
+                head: 0,
+                length: HEAD,
+            }));
         };
         if bytes.is_empty() {
             return Ok(None);
@@ -157,68 +158,74 @@ impl Incoming {
         if left == 0 {
             return Err(broken("something follows it"));
         }
-        let Some((tag, head)) = varint(bytes)? else {
-            return Ok(None);
-        };
-        let Some(behind) = bytes.get(head..) else {
-            return Ok(None);
-        };
-        let length = match tag & 7 {
-            0 => varint(behind)?.map(|(_, length)| length),
-            1 => Some(8),
-            2 => match varint(behind)? {
-                Some((length, head)) => {
-                    let length = usize::try_from(length).ok().and_then(|length| length.checked_add(head));
-                    Some(length.ok_or_else(|| broken("a field has no end"))?)
-                }
-                None => None,
-            },
-            5 => Some(4),
-            _ => return Err(broken("a field is of no known type")),
-        };
-        let length = length.map(|length| length.saturating_add(head));
-        if length.is_some_and(|length| length > left) {
-            return Err(broken("a field is longer than it"));
+        match Field::at(bytes) {
+            Some(field) if field.length > left => Err(broken("a field is longer than it")),
+            None if !may_become_field(bytes) => Err(broken("a field is none")),
+            measured => Ok(measured),
         }
-        Ok(length)
+    }
+}
+
+/// A field of a message, by what stands before its content.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    /// Its number and type.
+    tag: u64,
+    /// What it is, if it is a number.
+    number: u64,
+    /// Bytes before its content, and all of them with it.
+    head: usize,
+    length: usize,
+}
+
+impl Field {
+    /// The field that begins there; `None` where too little of it is there to tell, or it is none.
+    #[inline(always)]
+    fn at(bytes: &[u8]) -> Option<Self> {
+        let (tag, head) = varint(bytes)?;
+        let behind = bytes.get(head..)?;
+        let (number, head, content) = match tag & 7 {
+            0 => varint(behind).map(|(number, bytes)| (number, head + bytes, 0))?,
+            1 => (0, head, 8),
+            2 => {
+                let (length, bytes) = varint(behind)?;
+                (0, head + bytes, usize::try_from(length).ok()?)
+            }
+            5 => (0, head, 4),
+            _ => return None,
+        };
+        Some(Self {
+            tag,
+            number,
+            head,
+            // One that has no end in memory is longer than anything.
+            length: head.saturating_add(content),
+        })
     }
 }
 
 /// A key with its value, which is a slice of the data that it stands in.
 fn pair(data: &Bytes, within: Range<usize>) -> KvResult<KvPair> {
-    let (bytes, start) = (data.get(within.clone()).unwrap_or_default(), within.start);
     let (mut key, mut value, mut created, mut revision, mut lease) = (&[][..], 0..0, 0, 0, 0);
-    let mut at = 0;
+    let (mut at, end) = (within.start, within.end);
+    let bytes = data.get(..end).unwrap_or_default();
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let number = |bytes| varint(bytes)?.ok_or_else(|| broken("a pair is cut short"));
-        let (tag, head) = number(rest)?;
-        let rest = rest.get(head..).unwrap_or_default();
-        let (found, length) = match tag & 7 {
-            0 => number(rest)?,
-            1 => (0, 8),
-            2 => number(rest)?,
-            5 => (0, 4),
-            _ => return Err(broken("a field of a pair is of no known type")),
-        };
-        let begin = at + head + length;
-        at = match tag & 7 {
-            2 => usize::try_from(found).ok().and_then(|length| begin.checked_add(length)),
-            _ => Some(begin),
-        }
-        .filter(|end| *end <= bytes.len())
-        .ok_or_else(|| broken("a pair is cut short"))?;
-        match tag {
-            KEY => key = bytes.get(begin..at).unwrap_or_default(),
-            CREATED => created = found.cast_signed(),
-            REVISION => revision = found.cast_signed(),
-            VALUE => value = begin..at,
-            LEASE => lease = found.cast_signed(),
+        let field = Field::at(rest).filter(|field| field.length <= rest.len());
+        let field = field.ok_or_else(|| broken("a pair is cut short"))?;
+        let content = at + field.head..at + field.length;
+        at = content.end;
+        match field.tag {
+            KEY => key = bytes.get(content).unwrap_or_default(),
+            CREATED => created = field.number.cast_signed(),
+            REVISION => revision = field.number.cast_signed(),
+            VALUE => value = content,
+            LEASE => lease = field.number.cast_signed(),
             _ => {}
         }
     }
     Ok(KvPair {
         key: convert::stored_key(key)?,
-        value: data.slice(start + value.start..start + value.end),
+        value: data.slice(value),
         revision: positive(revision)?,
         created: positive(created)?,
         lease: (lease != 0).then_some(LeaseId(lease)),
@@ -238,28 +245,38 @@ const PAIR: u64 = 2 << 3 | 2;
 const MORE: u64 = 3 << 3;
 const COUNT: u64 = 4 << 3;
 
-/// A number and how many bytes it takes; `None` if its end is not there yet.
+/// Whether what is no field yet may become one when more of it comes.
+#[cold]
+fn may_become_field(bytes: &[u8]) -> bool {
+    let Some((tag, head)) = varint(bytes) else {
+        return bytes.len() < LONGEST_VARINT;
+    };
+    match tag & 7 {
+        1 | 5 => true,
+        0 | 2 => varint(bytes.get(head..).unwrap_or_default()).is_none() && bytes.len() - head < LONGEST_VARINT,
+        _ => false,
+    }
+}
+
+/// A number and how many bytes it takes; `None` if its end is not there, or it has none.
 #[inline(always)]
-fn varint(bytes: &[u8]) -> KvResult<Option<(u64, usize)>> {
+fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     match bytes {
-        [byte @ ..0x80, ..] => Ok(Some((u64::from(*byte), 1))),
-        [low, high @ ..0x80, ..] => Ok(Some((u64::from(low & 0x7f) | u64::from(*high) << 7, 2))),
+        [byte @ ..0x80, ..] => Some((u64::from(*byte), 1)),
+        [low, high @ ..0x80, ..] => Some((u64::from(low & 0x7f) | u64::from(*high) << 7, 2)),
         bytes => long_varint(bytes),
     }
 }
 
-fn long_varint(bytes: &[u8]) -> KvResult<Option<(u64, usize)>> {
+fn long_varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut number = 0;
     for (at, byte) in bytes.iter().take(LONGEST_VARINT).enumerate() {
         number |= u64::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
-            return Ok(Some((number, at + 1)));
+            return Some((number, at + 1));
         }
     }
-    match bytes.len() {
-        ..LONGEST_VARINT => Ok(None),
-        _ => Err(broken("a number has no end")),
-    }
+    None
 }
 
 fn broken(what: &str) -> apiserver_storage_kv::KvError {

@@ -1,11 +1,9 @@
 //! etcd's messages to the contract's types.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use etcd_client::proto::PbEvent;
 
-use apiserver_storage_api::Revision;
+use apiserver_storage_api::{KeyText, Revision};
 use apiserver_storage_kv::{KvError, KvEvent, KvPair, KvResult, LeaseId};
 
 use crate::cluster::positive;
@@ -40,7 +38,7 @@ pub(crate) fn signed(revision: Revision) -> Option<i64> {
 }
 
 /// The text of a stored key.
-pub(crate) fn stored_key(bytes: &[u8]) -> KvResult<Arc<str>> {
+pub(crate) fn stored_key(bytes: &[u8]) -> KvResult<KeyText> {
     match std::str::from_utf8(bytes) {
         Ok(key) => Ok(key.into()),
         Err(_) => Err(fault(format!("a key that is not UTF-8: key={}", bytes.escape_ascii()))),
@@ -77,7 +75,7 @@ pub(crate) fn event(event: PbEvent) -> KvResult<(Revision, KvEvent)> {
     let (key, current) = match kind {
         PUT => {
             let pair = pair(stored.into())?;
-            (Arc::clone(&pair.key), Some(pair))
+            (pair.key.clone(), Some(pair))
         }
         DELETE => (stored_key(&stored.key)?, None),
         other => return Err(fault(format!("an event of unknown type {other}"))),

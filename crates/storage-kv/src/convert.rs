@@ -2,14 +2,13 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use apiserver_storage_api::time::random_below;
 use apiserver_storage_api::{
-    BoxError, ContinueToken, Entry, Key, Malformed, Result, Revision, Room, StorageError, UnreadableReason,
+    BoxError, ContinueToken, Entry, Key, KeyText, Malformed, Result, Revision, Room, StorageError, UnreadableReason,
 };
 use apiserver_storage_transform::{DataContext, Decrypted, Outcome, TransformError};
 
@@ -159,7 +158,7 @@ impl<K: Kv> Inner<K> {
 
     /// The key of a backend key. What somebody else put there under a text that is no key of this kind (`/pods/../x`)
     /// can be neither asked for nor named by any request; it is left out, and said so.
-    pub(crate) fn object_key(&self, full: &Arc<str>) -> Option<Key> {
+    pub(crate) fn object_key(&self, full: &KeyText) -> Option<Key> {
         let key = self.relative(full).and_then(|key| {
             let start = full.len() - key.len();
             Key::within(self.info.prefix(), full, start).ok()
@@ -204,7 +203,10 @@ impl<K: Kv> Inner<K> {
             Ok(opened) => Stored {
                 entry: RequestLatency::decoding(
                     || self.meter.now(),
-                    || Entry::read_into(&self.info, key, revision, &opened.bytes, opened.stale, room),
+                    || {
+                        let (stale, lasting) = (opened.stale, pair.lease.is_none());
+                        Entry::read_into(&self.info, key, revision, &opened.bytes, stale, lasting, room)
+                    },
                 ),
                 plaintext: Some(opened.bytes),
             },
@@ -218,13 +220,7 @@ impl<K: Kv> Inner<K> {
             }
         };
         if stored.entry.unreadable_reason().is_none() {
-            return Ok(match pair.lease {
-                Some(_) => stored,
-                None => Stored {
-                    entry: stored.entry.into_lasting(),
-                    ..stored
-                },
-            });
+            return Ok(stored);
         }
         self.meter.count("apiserver_storage_decode_errors_total", 1);
         Ok(Stored {

@@ -4,13 +4,12 @@
 use std::future::Future;
 use std::num::NonZeroU64;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use apiserver_storage_api::Revision;
+use apiserver_storage_api::{KeyText, Revision};
 
 use crate::error::KvError;
 use crate::parts::{RangeEnd, RangeParts};
@@ -110,7 +109,7 @@ pub trait Kv: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvPair {
     /// The full key.
-    pub key: Arc<str>,
+    pub key: KeyText,
     /// The stored value. It may share memory with the whole answer: copy what is kept.
     pub value: Bytes,
     /// The revision of the write that made this value.
@@ -285,7 +284,7 @@ pub enum KvWatchItem {
 #[derive(Debug, Clone)]
 pub struct KvEvent {
     /// The full key.
-    pub key: Arc<str>,
+    pub key: KeyText,
     /// The new pair; none for a deletion.
     pub current: Option<KvPair>,
     /// The pair before, where it was asked for, there was one, and the backend still has it.

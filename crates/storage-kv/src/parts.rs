@@ -1,9 +1,8 @@
 //! A range that is looked at while it comes.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use apiserver_storage_api::Revision;
+use apiserver_storage_api::{KeyText, Revision};
 use parking_lot::Mutex;
 
 use crate::kv::{KvPair, RangePage};
@@ -16,7 +15,9 @@ pub struct RangeParts(Mutex<Came>);
 
 #[derive(Debug, Default)]
 struct Came {
-    pairs: VecDeque<KvPair>,
+    /// As they came; none of them is empty.
+    batches: VecDeque<Vec<KvPair>>,
+    waiting: usize,
     progress: Progress,
 }
 
@@ -30,7 +31,7 @@ pub struct Progress {
     /// Bytes of their values.
     pub bytes: u64,
     /// The key of the last one.
-    pub last: Option<Arc<str>>,
+    pub last: Option<KeyText>,
 }
 
 /// What is known of a range once all of it has come.
@@ -54,29 +55,40 @@ impl RangeParts {
     }
 
     /// Adds the pairs that came next.
-    pub fn push(&self, pairs: impl IntoIterator<Item = KvPair>) {
+    pub fn push(&self, pairs: Vec<KvPair>) {
+        let Some(last) = pairs.last() else { return };
+        let last = Some(last.key.clone());
+        let bytes: usize = pairs.iter().map(|pair| pair.value.len()).sum();
         let mut came = self.0.lock();
-        let Came { pairs: kept, progress } = &mut *came;
-        for pair in pairs {
-            progress.pairs += 1;
-            progress.bytes += pair.value.len() as u64;
-            kept.push_back(pair);
-        }
-        if let Some(last) = kept.back() {
-            progress.last = Some(Arc::clone(&last.key));
-        }
+        came.progress.pairs += pairs.len() as u64;
+        came.progress.bytes += bytes as u64;
+        came.progress.last = last;
+        came.waiting += pairs.len();
+        came.batches.push_back(pairs);
     }
 
     /// Moves the next pairs, up to so many, to the end of `into`.
     pub fn take(&self, most: usize, into: &mut Vec<KvPair>) {
-        let pairs = &mut self.0.lock().pairs;
-        let most = most.min(pairs.len());
-        into.extend(pairs.drain(..most));
+        let mut came = self.0.lock();
+        let mut left = most;
+        while left > 0
+            && let Some(batch) = came.batches.front_mut()
+        {
+            let taken = batch.len().min(left);
+            if taken < batch.len() {
+                into.extend(batch.drain(..taken));
+            } else {
+                into.append(batch);
+                came.batches.pop_front();
+            }
+            left -= taken;
+            came.waiting -= taken;
+        }
     }
 
     /// How many pairs wait to be taken.
     pub fn waiting(&self) -> usize {
-        self.0.lock().pairs.len()
+        self.0.lock().waiting
     }
 
     /// How far the range has come.

@@ -16,10 +16,9 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{self, AtomicU32};
 
-use apiserver_storage_api::Revision;
+use apiserver_storage_api::{KeyText, Revision};
 use parking_lot::Mutex;
 
 use crate::kv::{KvEvent, KvPair, RangePage, RangeRequest};
@@ -69,7 +68,7 @@ impl Seed {
 
 #[derive(Debug, Default)]
 struct Known {
-    sizes: BTreeMap<Arc<str>, Size>,
+    sizes: BTreeMap<KeyText, Size>,
     bytes: u64,
 }
 
@@ -80,7 +79,7 @@ struct Size {
 }
 
 impl Known {
-    fn put(&mut self, key: &Arc<str>, new: Size) {
+    fn put(&mut self, key: &KeyText, new: Size) {
         match self.sizes.get_mut(&**key) {
             Some(old) if new.revision > old.revision => {
                 self.bytes = self.bytes - old.bytes + new.bytes;
@@ -89,7 +88,7 @@ impl Known {
             Some(_) => {}
             None => {
                 self.bytes += new.bytes;
-                self.sizes.insert(Arc::clone(key), new);
+                self.sizes.insert(key.clone(), new);
             }
         }
     }
@@ -110,7 +109,7 @@ impl Known {
         keys: (Bound<&str>, Bound<&str>),
         at: Revision,
         pairs: impl Iterator<Item = &'p KvPair>,
-    ) -> (Vec<&'p KvPair>, Vec<Arc<str>>) {
+    ) -> (Vec<&'p KvPair>, Vec<KeyText>) {
         let (mut changed, mut gone) = (Vec::new(), Vec::new());
         let mut pairs = pairs.peekable();
         for (key, size) in self.sizes.range::<str, _>(keys) {
@@ -124,7 +123,7 @@ impl Known {
             };
             match found {
                 Some(pair) if pair.revision > size.revision => changed.push(pair),
-                None if size.revision <= at => gone.push(Arc::clone(key)),
+                None if size.revision <= at => gone.push(key.clone()),
                 Some(_) | None => {}
             }
         }

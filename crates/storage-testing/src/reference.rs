@@ -273,7 +273,7 @@ impl State {
         let key: Arc<str> = key.into();
         let created = created.unwrap_or(revision);
         let pair = KvPair {
-            key: Arc::clone(&key),
+            key: Arc::clone(&key).into(),
             value,
             revision,
             created,
@@ -339,7 +339,7 @@ impl State {
             let before = at.checked_sub(1).and_then(|before| versions.get(before)?.pair.clone());
             let current = versions.get(at)?.pair.clone();
             Some(KvEvent {
-                key: Arc::clone(key),
+                key: Arc::clone(key).into(),
                 current,
                 previous: before.filter(|_| request.previous),
             })

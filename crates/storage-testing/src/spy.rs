@@ -226,7 +226,7 @@ impl<K: Kv> Kv for Spy<K> {
         let mut pairs = page.pairs.into_iter();
         while pairs.len() > 0 {
             before();
-            parts.push(pairs.by_ref().take(size));
+            parts.push(pairs.by_ref().take(size).collect());
             tokio::task::yield_now().await;
         }
         Ok(RangeEnd {

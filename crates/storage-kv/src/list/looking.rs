@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
-use apiserver_storage_api::{Entry, Result, Room, StorageError};
+use apiserver_storage_api::{Entry, KeyText, Result, Room, StorageError};
 use apiserver_storage_transform::Outcome;
 
 use super::Reader;
@@ -45,7 +45,7 @@ pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     /// How many pairs were looked at, from the first on, and the key of the last of them.
     pub(super) looked_at: u64,
-    pub(super) last: Option<Arc<str>>,
+    pub(super) last: Option<KeyText>,
     /// How many of them could be read.
     pub(super) evaluated: u64,
     room: Room,
@@ -149,7 +149,7 @@ impl<K: Kv> Looking<K> {
         };
         self.reader.store.sizes.part((from, to), coming.state(), chunk);
         if let Some(last) = chunk.last() {
-            self.found.last = Some(Arc::clone(&last.key));
+            self.found.last = Some(last.key.clone());
         }
     }
 }
