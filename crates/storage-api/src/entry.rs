@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::attributes::Attributes;
 use crate::codec::MediaType;
-use crate::error::{Result, StorageError};
+use crate::error::{BoxError, Result, StorageError};
 use crate::forms::Slots;
 use crate::key::Key;
 use crate::meta::Meta;
@@ -281,12 +281,14 @@ impl Entry {
     ///
     /// [`StorageError::Unreadable`], or [`StorageError::Codec`] when the object is not a `T`.
     pub fn decode<T: Object>(&self) -> Result<T> {
-        let json = self.json()?;
-        serde_json::from_slice(json).map_err(|error| StorageError::Codec {
+        let codec = |source: BoxError| StorageError::Codec {
             key: self.0.key.to_string(),
             action: "decode",
-            source: error.into(),
-        })
+            source,
+        };
+        // Checked as a whole, each text in it need not be.
+        let json = std::str::from_utf8(self.json()?).map_err(|error| codec(error.into()))?;
+        serde_json::from_str(json).map_err(|error| codec(error.into()))
     }
 
     /// Decodes the metadata alone.

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use apiserver_storage_etcd3::api::{Entry, Revision};
+use apiserver_storage_etcd3::api::{Entry, Revision, Room};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -34,12 +34,16 @@ pub(crate) fn run(options: &Options) -> Result<Value> {
         let stored: Vec<Vec<u8>> = (0..options.objects)
             .map(|number| template.fill(number, number))
             .collect();
+        let keys = (0..options.objects).map(|number| info.object_key(Some("bench"), &name(number)));
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        // As lists read them, whose keys come with them.
         let read = || -> Result<Vec<Entry>> {
-            let entries = stored.iter().enumerate().map(|(number, value)| {
-                let key = info.object_key(Some("bench"), &name(number))?;
-                Ok(Entry::read(&info, key, Revision::MIN, value, false))
+            let mut room = Room::shared();
+            let entries = stored.iter().zip(&keys).map(|(value, key)| {
+                let (stale, lasting) = (false, true);
+                Entry::read_into(&info, key.clone(), Revision::MIN, value, stale, lasting, &mut room)
             });
-            entries.collect()
+            Ok(entries.collect())
         };
         let entries = read()?;
         let typed = |entries: &[Entry]| -> Result<()> {
