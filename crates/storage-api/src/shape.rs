@@ -204,10 +204,17 @@ impl<K: TextKind> Shape<K> {
         {
             return None;
         }
-        let (json, at) = self.edited(document, revision, found, room)?;
-        // Made in its place: it is large, and would be moved from hand to hand.
-        let served = served.insert(Normalized::new(json, at, self.attributes.clone(), MediaType::Json));
-        self.extract(document, found, &mut served.attributes)
+        // Made in its place: it is large, and would be moved from hand to hand. The copy comes last: what is shared is counted
+        // in memory that all threads see, which would wait until all of the copy is written.
+        let served = served.insert(Normalized {
+            json: Bytes::new(),
+            resource_version: 0..0,
+            attributes: self.attributes.clone(),
+            media_type: MediaType::Json,
+        });
+        self.extract(document, found, &mut served.attributes)?;
+        (served.json, served.resource_version) = self.edited(document, revision, found, room)?;
+        Some(())
     }
 
     /// Takes out of a document what is extracted from it.

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -133,7 +133,7 @@ impl Cluster {
     /// Reads keys.
     pub(crate) async fn range(&self, request: &RangeRequest) -> KvResult<RangeResponse> {
         let call = |rpc: Arc<Rpc>| async move { rpc.range(request).await };
-        self.call(Effect::Read, Method::Range, call).await
+        self.call(Effect::Read, Method::Range, || 0, call).await
     }
 
     /// Reads keys while they come, if there is room for the answer. `ask` says what is still to be asked for, in each
@@ -144,6 +144,11 @@ impl Cluster {
         room: usize,
         take: impl Fn(Part) -> KvResult<()>,
     ) -> KvResult<(Came, T)> {
+        let parts = AtomicU64::new(0);
+        let take = |part: Part| {
+            parts.fetch_add(1, Ordering::Relaxed);
+            take(part)
+        };
         let call = |rpc: Arc<Rpc>| {
             let ((request, remembered), take) = (ask(), &take);
             async move {
@@ -151,7 +156,8 @@ impl Cluster {
                 Ok(came.map(|came| (came, remembered)))
             }
         };
-        self.call(Effect::Read, Method::Range, call).await?
+        let progress = || parts.load(Ordering::Relaxed);
+        self.call(Effect::Read, Method::Range, progress, call).await?
     }
 
     /// A call that can be repeated, and is no read.
@@ -159,7 +165,7 @@ impl Cluster {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        self.call(Effect::Read, method, call).await
+        self.call(Effect::Read, method, || 0, call).await
     }
 
     /// A transaction that changes something. `attempted` is called before each attempt.
@@ -168,14 +174,23 @@ impl Cluster {
             attempted();
             async move { rpc.txn(request).await }
         };
-        self.call(Effect::Write, Method::Txn, call).await
+        self.call(Effect::Write, Method::Txn, || 0, call).await
     }
 
-    async fn call<T, F>(&self, effect: Effect, method: Method, call: impl Fn(Arc<Rpc>) -> F) -> KvResult<T>
+    /// Makes a call, elsewhere and again where that is harmless. `progress` grows with what came of its answer: as long as
+    /// it does from attempt to attempt, there is no end to them.
+    async fn call<T, F>(
+        &self,
+        effect: Effect,
+        method: Method,
+        progress: impl Fn() -> u64,
+        call: impl Fn(Arc<Rpc>) -> F,
+    ) -> KvResult<T>
     where
         F: Future<Output = Result<T, Status>>,
     {
         let mut retry = Retry::new(self, self.config.retry_deadline);
+        let mut had = progress();
         loop {
             if self.is_closed() {
                 return Err(KvError::Closed);
@@ -211,6 +226,10 @@ impl Cluster {
                 }
             };
             self.rotate(index);
+            let has = progress();
+            if std::mem::replace(&mut had, has) < has {
+                retry = Retry::new(self, self.config.retry_deadline);
+            }
             retry.pause(cause).await?;
         }
     }

@@ -121,12 +121,13 @@ impl Transport {
         token: Option<HeaderValue>,
         message: &impl Message,
     ) -> Result<Answer, Status> {
+        let message = framed(message)?;
         let mut requests = self.requests().await?;
         let (answer, mut body) = requests
             .send_request(self.request(path, token)?, false)
             .map_err(|error| not_sent(error.into()))?;
         // What the server's window has no room for waits in the connection; nothing is copied for that.
-        let answer = match body.send_data(framed(message)?, true) {
+        let answer = match body.send_data(message, true) {
             Ok(()) => answer.await,
             // The stream has ended between the two, and its end says more: an answer, or that the call was refused.
             Err(error) => answer.now_or_never().unwrap_or(Err(error)),

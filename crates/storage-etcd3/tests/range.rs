@@ -291,6 +291,24 @@ async fn a_list_goes_on_at_its_revision_when_the_connection_breaks_between_pages
 }
 
 #[tokio::test]
+async fn a_list_that_gets_on_is_not_given_up_however_often_the_connection_breaks() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let wire = Wire::to(etcd.port()).await;
+    let direct = Arc::new(etcd.connect().await);
+    fill(&direct.store(pods()), 400, 10_000).await;
+    let mut config = config([wire.url()]);
+    // Two attempts take as long, since there is a pause between them.
+    config.retry_deadline = Duration::from_millis(20);
+    let store = Arc::new(connect(config).await).store(pods());
+    let before = list(&store, &all(), ListOptions::default()).await;
+    let breaks = wire.breaks();
+    wire.cut_after(400_000);
+    let listed = list(&store, &all(), ListOptions::default()).await;
+    assert!(wire.breaks() - breaks >= 8);
+    assert_eq!(names(&listed.entries), names(&before.entries));
+}
+
+#[tokio::test]
 async fn a_list_goes_on_where_it_was_when_the_connection_breaks_within_an_answer() {
     let Some(etcd) = Etcd::start().await else { return };
     let wire = Wire::to(etcd.port()).await;

@@ -166,13 +166,15 @@ impl<K: Kv> Reader<K> {
         let store = &*self.store;
         while let Some((key, pair)) = pairs.next() {
             let value = std::mem::take(&mut pair.value);
-            let pair = &*pair;
             match store.unseal(&pair.key, value) {
                 Outcome::Ready(opened) => {
-                    let stored = store.unsealed(key, pair, pair.revision, opened, &mut found.room)?;
+                    let mut stored = store.unsealed(key, pair, pair.revision, opened, &mut found.room)?;
+                    // Let go with the others of the chunk, not between two copies.
+                    pair.value = stored.plaintext.take().unwrap_or_default();
                     self.take(stored, found)?;
                 }
                 Outcome::Pending(opened) => {
+                    let pair = &*pair;
                     // Where one answer has to be waited for, so have those of its neighbours.
                     let room = &mut found.room;
                     let first = async move { store.unsealed(key, pair, pair.revision, opened.await, room) };
