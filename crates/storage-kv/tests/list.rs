@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use apiserver_storage_api::{GetOptions, ListAt, ListOptions, OnUnreadable, Storage, StorageError};
+use apiserver_storage_api::{Entry, GetOptions, ListAt, ListOptions, OnUnreadable, Storage, StorageError};
 use apiserver_storage_kv::transform::{DataContext, Decrypted, Outcome, TransformError, Transformer};
 use apiserver_storage_testing::Spy;
 use apiserver_storage_testing::fixture::*;
@@ -32,6 +32,30 @@ fn fetched(test: impl Future<Output = ()>) -> u64 {
         .lines()
         .find(|line| line.starts_with("apiserver_storage_list_fetched_objects_total"));
     line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn small_objects_that_are_listed_share_memory_and_those_that_are_read_alone_do_not() {
+    const OBJECTS: usize = 100;
+    let (_, store) = store();
+    for n in 0..OBJECTS {
+        let name = format!("p{n:04}");
+        create(&store, &key("ns", &name), &pod_on("ns", &name, "n1")).await;
+    }
+    let listed = list(&store, &all(), ListOptions::default()).await;
+    assert_eq!(listed.entries.len(), OBJECTS);
+    let bytes = |entry: &Entry| entry.json().unwrap().as_ptr_range();
+    let beside = listed
+        .entries
+        .windows(2)
+        .filter(|two| bytes(&two[0]).end == bytes(&two[1]).start);
+    // A few begin a new piece of memory.
+    assert!(beside.count() > OBJECTS * 4 / 5);
+    for entry in &listed.entries {
+        let alone = store.get(entry.key(), GetOptions::default()).await.unwrap();
+        assert_eq!(alone.json().unwrap(), entry.json().unwrap());
+        assert!(alone.json().unwrap().is_unique());
+    }
 }
 
 // covers: storage-etcd3/OPEN-05, storage-api/LIST-29, storage-api/LIST-40
