@@ -196,7 +196,7 @@ impl Cluster {
                 return Err(KvError::Closed);
             }
             let (index, member) = self.current();
-            // On the heap: a call of the client takes many kilobytes, and every layer above would hold and move them.
+            // On the heap: every layer above would hold all that a call takes, and move it.
             let attempt = Box::pin(async {
                 let rpc = member.rpc().await.map_err(|status| not_sent(&status))?;
                 let answer = method.counted(call(rpc)).await;

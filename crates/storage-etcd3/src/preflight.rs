@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use http::Uri;
 use tokio::net::TcpStream;
-use tonic::transport::Uri;
 
 use apiserver_storage_api::BoxError;
 use apiserver_storage_api::time::{Rng, random_below};

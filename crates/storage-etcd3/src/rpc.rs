@@ -108,9 +108,9 @@ impl Rpc {
     }
 
     /// Reads keys, in parts.
-    pub(crate) async fn range_stream(&self, request: RangeRequest) -> Result<RangeParts, Status> {
+    pub(crate) async fn range_stream(&self, request: RangeRequest) -> Result<RangeStream, Status> {
         let opened = self.authorized(|token| self.transport.call(RANGE_STREAM, token, &request));
-        opened.await.map(RangeParts)
+        opened.await.map(RangeStream)
     }
 
     /// Writes on condition.
@@ -176,18 +176,20 @@ impl Rpc {
         };
         let answer = self.transport.call(AUTHENTICATE, None, &request).await?;
         let answer: AuthenticateResponse = answer.only().await?;
-        let token = answer.token.parse();
-        let token = token.map_err(|_| Status::unauthenticated("a token that no request can carry"))?;
+        let token = answer.token.parse::<Token>();
+        let mut token = token.map_err(|_| Status::unauthenticated("a token that no request can carry"))?;
+        // It shows in no log, and what compresses headers does not keep it.
+        token.set_sensitive(true);
         *login.token.write() = Some(token);
         Ok(())
     }
 }
 
-/// The parts of a range that comes as a stream.
+/// A range that comes as a stream, in parts.
 #[derive(Debug)]
-pub(crate) struct RangeParts(Answer);
+pub(crate) struct RangeStream(Answer);
 
-impl RangeParts {
+impl RangeStream {
     /// The next part; `None` after the last one.
     pub(crate) async fn next(&mut self) -> Result<Option<RangeStreamResponse>, Status> {
         self.0.message().await

@@ -35,6 +35,7 @@ pub(crate) const HEAD: usize = 5;
 /// Room for what came in pieces is made at once up to here; beyond it, as it comes.
 pub(crate) const RESERVED: usize = 4 << 20;
 
+const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 const TOKEN: HeaderName = HeaderName::from_static("token");
 const LEADER: HeaderName = HeaderName::from_static("hasleader");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -240,8 +241,6 @@ impl Transport {
             .boxed()
     }
 }
-
-const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 /// Reads and writes a connection until it ends, or nobody uses it any more, or the server shows no sign of life. What
 /// waits on it then fails.
