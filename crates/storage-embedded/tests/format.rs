@@ -288,8 +288,11 @@ async fn fill(kv: &EmbeddedKv) -> Vec<(Revision, String)> {
 
 /// Deletes keys, and writes another one over and over until the file is another one.
 async fn free_until_rewritten(kv: &EmbeddedKv, dir: &Path, gone: Vec<(Revision, String)>) {
-    let file = || std::fs::metadata(dir.join("store.redb")).unwrap();
-    let full = file();
+    let path = dir.join("store.redb");
+    let file = || std::fs::metadata(&path).unwrap();
+    // Held open: with the last name and the last handle gone, its number would be free for the next file.
+    let held = std::fs::File::open(&path).unwrap();
+    let full = held.metadata().unwrap();
     for (revision, key) in gone {
         delete(kv, &key, revision).await;
     }
