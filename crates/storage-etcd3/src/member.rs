@@ -22,8 +22,9 @@ use crate::rpc::Rpc;
 use crate::tls::Reach;
 use crate::transport::{Keepalive, Transport, Windows};
 
-/// Bytes that a watch may have on their way before its reader takes them.
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes that a watch may have on their way before its reader takes them: those of a hundred writes of large objects at
+/// the same time. With less, an event waits until the server hears that others were taken.
+const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Watches on one connection.
 const WATCHES_PER_LINK: usize = 64;
 const WATCH_WINDOW: u32 = STREAM_WINDOW * WATCHES_PER_LINK as u32;
