@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use apiserver_storage_api::ResourceInfo;
 use apiserver_storage_api::time::Clock;
-use metrics::SharedString;
+use metrics::{Counter, SharedString};
 
 use crate::kv::{Kv, KvResult};
 use crate::latency::RequestLatency;
@@ -50,7 +50,12 @@ impl Meter {
 
     /// Adds to a counter that has no other labels.
     pub(crate) fn count(&self, name: &'static str, by: u64) {
-        metrics::counter!(name, "group" => self.group.clone(), "resource" => self.resource.clone()).increment(by);
+        self.counter(name).increment(by);
+    }
+
+    /// A counter that has no other labels, for what counts often.
+    pub(crate) fn counter(&self, name: &'static str) -> Counter {
+        metrics::counter!(name, "group" => self.group.clone(), "resource" => self.resource.clone())
     }
 
     /// Progress of a watch was passed on. The gauge is the older name of the counter.

@@ -69,6 +69,10 @@ impl Batches {
             // concerns: storage-etcd3/ETCD-14: no key comes twice here: a transaction writes it once, so a revision changes
             // it once, and readers of a batch may rely on it.
             self.open = Some(revision);
+            if self.events.capacity() == 0 {
+                // Mostly it is the only one.
+                self.events.reserve_exact(1);
+            }
             self.events.push(event);
         }
         if last_fragment {

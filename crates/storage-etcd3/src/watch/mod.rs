@@ -10,12 +10,13 @@ mod batch;
 mod open;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::WatchResponse;
-use futures::stream::{self, StreamExt};
-use futures::{FutureExt, future};
+use futures::future::{self, BoxFuture, FutureExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tonic::Code;
 
@@ -70,9 +71,10 @@ pub(crate) async fn open(shared: Arc<Shared>, request: WatchRequest) -> KvResult
         shared.still_readable(&request.key, from, generation).await?;
     }
     tracing::debug!(key = request.key, %from, server = cluster.members()[open.member].server, "etcd watch opened");
-    let live = Live {
-        asked: shared.progress_asked.subscribe(),
-        closed: cluster.closed(),
+    let live = Box::new(Live {
+        signals: signals(shared.progress_asked.subscribe(), cluster.closed()),
+        quiet: None,
+        timer: None,
         shared,
         request,
         generation,
@@ -83,7 +85,7 @@ pub(crate) async fn open(shared: Arc<Shared>, request: WatchRequest) -> KvResult
         unheard: 0,
         failed: None,
         over: false,
-    };
+    });
     let items = stream::unfold(live, Live::next).boxed();
     Ok(KvWatch { revision, items })
 }
@@ -109,14 +111,49 @@ impl Shared {
             _ => Ok(()),
         }
     }
+
+    /// The store that answers now is the one that was watched, and remembers what was delivered.
+    async fn still_the_same(&self, generation: u64, next: Revision) -> KvResult<()> {
+        let cluster = &self.cluster;
+        let mut retry = Retry::new(cluster, cluster.config.resume_deadline);
+        let now = loop {
+            // Not longer than the health check waits, which sees to a connection that is dead.
+            match cluster.within(cluster.config.health_timeout, self.now()).await {
+                None => retry.pause("no answer in time".into()).await?,
+                Some(Err(KvError::Unreachable(cause) | KvError::Timeout(cause))) => retry.pause(cause).await?,
+                Some(other) => break other?,
+            }
+        };
+        if cluster.mark().generation != generation || now.next() < next {
+            return Err(KvError::Reset);
+        }
+        Ok(())
+    }
+}
+
+/// What the rest of the process tells a watch.
+enum Signal {
+    ProgressAsked,
+    Closed,
+}
+
+fn signals(asked: watch::Receiver<u64>, closed: watch::Receiver<bool>) -> BoxStream<'static, Signal> {
+    let signals = stream::unfold((asked, closed), async |(mut asked, mut closed)| {
+        let signal = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => Signal::Closed,
+            Ok(()) = asked.changed() => Signal::ProgressAsked,
+        };
+        Some((signal, (asked, closed)))
+    });
+    signals.boxed()
 }
 
 /// What woke a watch.
 enum Wake {
-    Message(Box<Result<Option<WatchResponse>, etcd_client::Error>>),
-    Asked,
-    Silent,
-    Closed,
+    Message(Result<Option<WatchResponse>, etcd_client::Error>),
+    Signal(Option<Signal>),
+    Timer,
 }
 
 // deviates: storage-etcd3/EWATCH-22: there are no stages and no queues between them: the reader pulls the server's stream,
@@ -136,9 +173,11 @@ struct Live {
     open: Option<Open>,
     /// What came with the last response and was not taken yet.
     ready: VecDeque<KvWatchItem>,
-    /// Changes whenever progress is asked for.
-    asked: watch::Receiver<u64>,
-    closed: watch::Receiver<bool>,
+    signals: BoxStream<'static, Signal>,
+    /// Since when the reader has been waiting and the server said nothing.
+    quiet: Option<Duration>,
+    /// Ends when that may be too long. It is not set anew with every message: it looks at the clock when it ends.
+    timer: Option<BoxFuture<'static, ()>>,
     /// It was asked whether it lives.
     unanswered: bool,
     /// How often in a row it did not answer.
@@ -149,7 +188,8 @@ struct Live {
 }
 
 impl Live {
-    async fn next(mut self) -> Option<(KvResult<KvWatchItem>, Self)> {
+    async fn next(mut self: Box<Self>) -> Option<(KvResult<KvWatchItem>, Box<Self>)> {
+        self.quiet = None;
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Some((Ok(item), self));
@@ -173,47 +213,62 @@ impl Live {
         let Some(open) = &mut self.open else {
             return self.resume().await;
         };
+        // Asked for apart from the signals: those are heard only once there is nothing to be read.
+        if self.shared.cluster.is_closed() {
+            return Err(KvError::Closed);
+        }
         let config = &self.shared.cluster.config;
         // A server that is busy catching up does not answer either: it gets more time with each attempt.
         let patience = config.watch_probe_interval.saturating_mul(1 << self.unheard.min(4));
-        let silence = config.clock.sleep(patience);
+        let quiet = *self.quiet.get_or_insert_with(|| config.clock.monotonic());
+        let timer = self.timer.get_or_insert_with(|| match open.trusted {
+            true => config.clock.sleep(patience),
+            false => future::pending().boxed(),
+        });
         let wake = tokio::select! {
             biased;
-            _ = self.closed.wait_for(|closed| *closed) => Wake::Closed,
-            message = open.responses.message() => Wake::Message(Box::new(message)),
-            Ok(()) = self.asked.changed() => Wake::Asked,
-            () = silence, if open.trusted => Wake::Silent,
+            message = open.responses.message() => Wake::Message(message),
+            signal = self.signals.next() => Wake::Signal(signal),
+            () = timer => Wake::Timer,
         };
         match wake {
-            Wake::Closed => Err(KvError::Closed),
-            Wake::Message(message) => match *message {
-                Ok(Some(response)) => self.response(response),
-                Ok(None) => {
-                    open.attempt.ended(Code::Ok);
-                    self.lost("the stream ended".into())
-                }
-                Err(error) => {
-                    open.attempt.failed(&error);
-                    match classify(error) {
-                        // An open stream that fails is broken, whatever it says: opening it anew shows what is the matter.
-                        Failure::Answer(error) => self.lost(error.into()),
-                        Failure::Lost(cause) | Failure::NotSent(cause) => self.lost(cause),
-                    }
-                }
-            },
-            Wake::Asked => {
+            Wake::Signal(Some(Signal::ProgressAsked)) => {
                 self.ask();
                 Ok(())
             }
-            Wake::Silent if self.unanswered => {
-                open.link.give_up();
-                self.unheard += 1;
-                self.broken("no sign of life".into())
+            Wake::Signal(Some(Signal::Closed) | None) => Err(KvError::Closed),
+            Wake::Message(Ok(Some(response))) => {
+                self.quiet = None;
+                self.response(response)
             }
-            Wake::Silent => {
-                self.unanswered = true;
-                self.ask();
-                Ok(())
+            Wake::Message(Ok(None)) => {
+                open.attempt.ended(Code::Ok);
+                self.lost("the stream ended".into())
+            }
+            Wake::Message(Err(error)) => {
+                open.attempt.failed(&error);
+                match classify(error) {
+                    // An open stream that fails is broken, whatever it says: opening it anew shows what is the matter.
+                    Failure::Answer(error) => self.lost(error.into()),
+                    Failure::Lost(cause) | Failure::NotSent(cause) => self.lost(cause),
+                }
+            }
+            Wake::Timer => {
+                let left = patience.saturating_sub(config.clock.monotonic().saturating_sub(quiet));
+                if !left.is_zero() {
+                    self.timer = Some(config.clock.sleep(left));
+                    return Ok(());
+                }
+                (self.timer, self.quiet) = (None, None);
+                if self.unanswered {
+                    open.link.give_up();
+                    self.unheard += 1;
+                    self.broken("no sign of life".into())
+                } else {
+                    self.unanswered = true;
+                    self.ask();
+                    Ok(())
+                }
             }
         }
     }
@@ -228,7 +283,10 @@ impl Live {
 
     fn response(&mut self, response: WatchResponse) -> KvResult<()> {
         self.unanswered = false;
-        self.unheard = 0;
+        if mem::take(&mut self.unheard) > 0 {
+            // It would be waited for as long as one that was busy.
+            self.timer = None;
+        }
         if let Some(failure) = ended(&response) {
             return match failure {
                 Failure::Answer(KvError::Compacted {
@@ -275,20 +333,20 @@ impl Live {
     async fn resume(&mut self) -> KvResult<()> {
         let shared = Arc::clone(&self.shared);
         let cluster = &shared.cluster;
-        let next = self.batches.next();
+        let (request, generation, next) = (&self.request, self.generation, self.batches.next());
         let mut retry = Retry::new(cluster, cluster.config.resume_deadline);
         let resumed = async {
             // All watches of a connection break at once; they need not come back at once.
             cluster.clock().sleep(jitter(&*cluster.config.rng, RESUME_SPREAD)).await;
             loop {
-                self.same_store().await?;
-                match cluster.open_watch(&self.request, next).await {
+                shared.still_the_same(generation, next).await?;
+                match cluster.open_watch(request, next).await {
                     Ok(open) => return Ok(open),
                     Err((member, Failure::Lost(cause) | Failure::NotSent(cause))) => {
                         cluster.rotate(member);
                         retry.pause(cause).await?;
                     }
-                    Err((_, Failure::Answer(error))) => return Err(shared.learned(error, self.generation)),
+                    Err((_, Failure::Answer(error))) => return Err(shared.learned(error, generation)),
                 }
             }
         };
@@ -299,24 +357,7 @@ impl Live {
             future::Either::Right(_) => return Err(KvError::Closed),
         };
         self.open = Some(open);
-        Ok(())
-    }
-
-    /// The store that answers now is the one that was watched, and remembers what was delivered.
-    async fn same_store(&self) -> KvResult<()> {
-        let cluster = &self.shared.cluster;
-        let mut retry = Retry::new(cluster, cluster.config.resume_deadline);
-        let now = loop {
-            // Not longer than the health check waits, which sees to a connection that is dead.
-            match cluster.within(cluster.config.health_timeout, self.shared.now()).await {
-                None => retry.pause("no answer in time".into()).await?,
-                Some(Err(KvError::Unreachable(cause) | KvError::Timeout(cause))) => retry.pause(cause).await?,
-                Some(other) => break other?,
-            }
-        };
-        if cluster.mark().generation != self.generation || now.next() < self.batches.next() {
-            return Err(KvError::Reset);
-        }
+        (self.timer, self.quiet) = (None, None);
         Ok(())
     }
 }

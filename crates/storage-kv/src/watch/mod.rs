@@ -7,20 +7,19 @@
 
 mod event;
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future::{BoxFuture, Either, select};
+use futures::future::{self, BoxFuture, Either, select};
 use futures::stream::{self, BoxStream, FuturesOrdered};
+use futures::{FutureExt, StreamExt};
+use metrics::Counter;
 
 use apiserver_storage_api::{
     Batch, List, ListAt, ListOptions, OnUnreadable, Page, ReadAt, Result, Revision, Scope, StorageError, Watch,
     WatchItem, WatchOptions, WatchStart,
 };
+use apiserver_storage_transform::Outcome;
 
 use crate::convert::{self, Call};
 use crate::error::KvError;
@@ -139,28 +138,29 @@ impl<K: Kv> Inner<K> {
         options: &WatchOptions,
         last: Option<Revision>,
         watch: KvWatch,
-    ) -> Live<K> {
+    ) -> Box<Live<K>> {
         let watched = Watched {
             store: Arc::clone(self),
             key: self.full_key(scope.as_str()),
             options: options.clone(),
+            received: self.meter.counter("apiserver_storage_events_received_total"),
         };
-        Live {
+        Box::new(Live {
             watched: Arc::new(watched),
             last,
             items: watch.items,
             waiting: FuturesOrdered::new(),
             behind: None,
-        }
+        })
     }
 }
 
 type Step<K> = Option<(Result<WatchItem>, Phase<K>)>;
 
-/// Where a watch is.
+/// Where a watch is. It is moved with every item, so what it holds is on the heap.
 enum Phase<K> {
     Initial(Box<Initial<K>>),
-    Live(Live<K>),
+    Live(Box<Live<K>>),
     /// The last item was an error.
     Over,
 }
@@ -168,7 +168,7 @@ enum Phase<K> {
 struct Initial<K> {
     pages: BoxStream<'static, Result<Page>>,
     revision: Revision,
-    live: Live<K>,
+    live: Box<Live<K>>,
 }
 
 /// Who watches what.
@@ -176,6 +176,8 @@ struct Watched<K> {
     store: Arc<Inner<K>>,
     key: String,
     options: WatchOptions,
+    /// Counts events.
+    received: Counter,
 }
 
 /// The changes of a backend's watch.
@@ -226,7 +228,7 @@ fn list_error(error: StorageError) -> StorageError {
 }
 
 impl<K: Kv> Live<K> {
-    async fn next(mut self) -> Step<K> {
+    async fn next(mut self: Box<Self>) -> Step<K> {
         loop {
             match self.decoded().await {
                 // A store that shuts down ends its streams without an error: they can be resumed.
@@ -244,7 +246,9 @@ impl<K: Kv> Live<K> {
 
     /// The item for a revision; none when there is nothing in it for the watcher.
     fn tell(&mut self, revision: Revision, told: Told) -> Result<Option<WatchItem>> {
-        let Watched { store, key, options } = &*self.watched;
+        let Watched {
+            store, key, options, ..
+        } = &*self.watched;
         match told {
             Told::Progress => {
                 // Progress may come late; it never says less than what was said before.
@@ -287,7 +291,7 @@ impl<K: Kv> Live<K> {
                     Either::Right((item, _)) => item,
                 }
             };
-            let mut decoding = match item {
+            let decoding = match item {
                 None => {
                     self.behind = Some(Ended(None));
                     continue;
@@ -298,11 +302,11 @@ impl<K: Kv> Live<K> {
                 }
                 Some(Ok(item)) => decode(&self.watched, item),
             };
-            if self.waiting.is_empty()
-                && let Some(decoded) = at_once(decoding.as_mut()).await
-            {
-                return Some(decoded);
-            }
+            let decoding = match decoding {
+                Outcome::Ready(decoded) if self.waiting.is_empty() => return Some(decoded),
+                Outcome::Ready(decoded) => future::ready(decoded).boxed(),
+                Outcome::Pending(decoding) => decoding,
+            };
             self.waiting.push_back(decoding);
         }
     }
@@ -318,24 +322,14 @@ impl<K: Kv> Live<K> {
     }
 }
 
-fn decode<K: Kv>(watched: &Arc<Watched<K>>, item: KvWatchItem) -> BoxFuture<'static, Decoded> {
-    let watched = Arc::clone(watched);
-    Box::pin(async move {
-        match item {
-            KvWatchItem::Progress(revision) => Ok((revision, Told::Progress)),
-            KvWatchItem::Batch { revision, events } => {
-                let batch = watched.batch(revision, events).await?;
-                Ok((revision, Told::Batch(batch)))
-            }
+/// What there is to tell of an item; at once, unless a key service has to be asked.
+fn decode<K: Kv>(watched: &Arc<Watched<K>>, item: KvWatchItem) -> Outcome<'static, Decoded> {
+    match item {
+        KvWatchItem::Progress(revision) => Outcome::Ready(Ok((revision, Told::Progress))),
+        KvWatchItem::Batch { revision, events } => {
+            watched.received.increment(events.len() as u64);
+            let batch = watched.batch(revision, events);
+            batch.map(move |batch| Ok((revision, Told::Batch(batch?))))
         }
-    })
-}
-
-/// The answer of a future that has it already.
-async fn at_once<T>(mut future: Pin<&mut (dyn Future<Output = T> + Send)>) -> Option<T> {
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
+    }
 }
