@@ -205,6 +205,67 @@ async fn values_are_decrypted_side_by_side_and_told_in_order_up_to_the_first_err
     assert!((2..=16).contains(&most), "{most} at a time");
 }
 
+/// Knows the key of most values; for those with `n2` in them it has to ask.
+#[derive(Debug, Clone)]
+struct PartlyAsked;
+
+impl Transformer for PartlyAsked {
+    fn transform_from_storage<'a>(
+        &'a self,
+        data: Bytes,
+        _: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
+        let asks = data.windows(2).any(|part| part == b"n2");
+        let opened = Ok(Decrypted::new(data, false));
+        if !asks {
+            return Outcome::Ready(opened);
+        }
+        Outcome::Pending(Box::pin(async move {
+            tokio::task::yield_now().await;
+            opened
+        }))
+    }
+
+    fn transform_to_storage<'a>(
+        &'a self,
+        data: Bytes,
+        _: &DataContext<'a>,
+    ) -> Outcome<'a, Result<Bytes, TransformError>> {
+        Outcome::Ready(Ok(data))
+    }
+}
+
+// covers: storage-api/WATCH-26, storage-etcd3/EWATCH-23
+#[tokio::test]
+async fn a_revision_of_which_some_values_have_to_be_asked_for_comes_whole_and_in_order() {
+    let nodes = ["n1", "n2", "n1", "n2", "n1"];
+    let (kv, store) = sealed(PartlyAsked);
+    for (n, on) in nodes.iter().enumerate() {
+        let options = CreateOptions {
+            ttl: Some(Duration::from_secs(5)),
+        };
+        let name = format!("p{n}");
+        let pod = encoded(&pod_on("ns", &name, on));
+        store.create(&key("ns", &name), pod, options).await.expect("created");
+    }
+    let options = WatchOptions {
+        previous: true,
+        ..WatchOptions::from_start(WatchStart::After(now(&store).await))
+    };
+    let mut watch = Watching::with(&store, &all(), options).await;
+    kv.advance(Duration::from_secs(5));
+    let Some(Ok(WatchItem::Batch(batch))) = watch.item().await else {
+        panic!("no batch");
+    };
+    let seen = batch.events.iter().map(|event| {
+        let previous = event.previous.as_ref().expect("asked for");
+        let readable = previous.unreadable_reason().is_none();
+        (event.key.clone(), previous.key().clone(), readable)
+    });
+    let want = (0..nodes.len()).map(|n| (key("ns", &format!("p{n}")), key("ns", &format!("p{n}")), true));
+    assert_eq!(seen.collect::<Vec<_>>(), want.collect::<Vec<_>>());
+}
+
 // covers: storage-api/WATCH-37, storage-api/WATCH-38
 #[tokio::test]
 async fn what_happened_before_the_end_can_be_read_to_the_end() {
