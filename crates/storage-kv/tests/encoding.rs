@@ -3,18 +3,17 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use apiserver_storage_api::{
     Encoded, JsonNormalizer, ListOptions, Malformed, MediaType, Normalized, Normalizer, Revision, SelectableField,
     Storage, UpdateOptions, WatchOptions, WatchStart, codec, finish,
 };
 use apiserver_storage_kv::KvStore;
-use apiserver_storage_kv::transform::{DataContext, Decrypted, Identity, Outcome, TransformError, Transformer};
+use apiserver_storage_kv::transform::Identity;
 use apiserver_storage_testing::fixture::*;
 use apiserver_storage_testing::{BindingTransformer, ReferenceKv, SwitchTransformer};
 
-use common::{config, full, sealed, store_with, stored};
+use common::{KeyService, config, full, sealed, store_with, stored};
 
 // covers: storage-api/VER-13, storage-api/UPD-15, storage-api/GATE-08
 #[tokio::test]
@@ -79,42 +78,11 @@ async fn previous_states_are_not_decrypted_when_nobody_asks() {
     assert!(store.ready().is_ok());
 }
 
-/// A key service that takes its time, and counts who waits for it.
-#[derive(Debug, Clone, Default)]
-struct KeyService(Arc<(AtomicUsize, AtomicUsize)>);
-
-impl Transformer for KeyService {
-    fn transform_from_storage<'a>(
-        &'a self,
-        data: bytes::Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
-        Outcome::Pending(Box::pin(async move {
-            let (waiting, most) = &*self.0;
-            most.fetch_max(waiting.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-            // The later ones answer first.
-            for _ in 0..100_usize.saturating_sub(waiting.load(Ordering::Relaxed)) {
-                tokio::task::yield_now().await;
-            }
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            Ok(Decrypted::new(data, false))
-        }))
-    }
-
-    fn transform_to_storage<'a>(
-        &'a self,
-        data: bytes::Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<bytes::Bytes, TransformError>> {
-        Outcome::Ready(Ok(data))
-    }
-}
-
 // covers: storage-api/LIST-14, storage-api/GAP-10
 #[tokio::test]
 async fn a_key_service_is_asked_for_several_values_at_a_time_but_not_for_all() {
     let service = KeyService::default();
-    let (_, store) = sealed(service.clone());
+    let (_, store) = sealed(service.opening());
     let names: Vec<String> = (0..100).map(|n| format!("p{n:03}")).collect();
     for name in &names {
         create_pod(&store, "ns", name).await;
@@ -122,7 +90,7 @@ async fn a_key_service_is_asked_for_several_values_at_a_time_but_not_for_all() {
     let listed = list(&store, &all(), ListOptions::default()).await;
     let keys: Vec<_> = listed.entries.iter().map(|entry| entry.key().clone()).collect();
     assert_eq!(keys, names.iter().map(|name| key("ns", name)).collect::<Vec<_>>());
-    let most = service.0.1.load(Ordering::Relaxed);
+    let most = service.most();
     assert!((2..=16).contains(&most), "{most} at a time");
 }
 

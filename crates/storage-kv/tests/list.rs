@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use apiserver_storage_api::{Entry, GetOptions, ListAt, ListOptions, OnUnreadable, Storage, StorageError};
-use apiserver_storage_kv::transform::{DataContext, Decrypted, Outcome, TransformError, Transformer};
+use apiserver_storage_kv::transform::Outcome;
 use apiserver_storage_testing::Spy;
 use apiserver_storage_testing::fixture::*;
-use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use common::{sealed, store};
+use common::{Opening, opened, sealed, store};
 
 /// The pairs that the lists of a test have read from the backend.
 fn fetched(test: impl Future<Output = ()>) -> u64 {
@@ -94,47 +93,29 @@ fn a_selected_page_reads_little_more_than_it_looks_at() {
     }
 }
 
-/// Counts the values that it has opened.
-#[derive(Debug, Clone, Default)]
-struct Opens(Arc<AtomicUsize>);
-
-impl Transformer for Opens {
-    fn transform_from_storage<'a>(
-        &'a self,
-        data: Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Outcome::Ready(Ok(Decrypted::new(data, false)))
-    }
-
-    fn transform_to_storage<'a>(
-        &'a self,
-        data: Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Bytes, TransformError>> {
-        Outcome::Ready(Ok(data))
-    }
-}
-
 // covers: storage-etcd3/PAGE-20
 #[tokio::test]
 async fn what_has_come_of_a_page_is_looked_at_while_the_rest_is_on_its_way() {
     const OBJECTS: usize = 300;
     const PIECE: usize = 20;
-    let (spy, opens) = (Spy::new(), Opens::default());
-    let store = spy.store_with(pods(), Arc::new(opens.clone()));
+    let (spy, opens) = (Spy::new(), Arc::new(AtomicUsize::new(0)));
+    let counts = Arc::clone(&opens);
+    let opening = Opening(move |data| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        Outcome::Ready(opened(data))
+    });
+    let store = spy.store_with(pods(), Arc::new(opening));
     for n in 0..OBJECTS {
         create_pod(&store, "ns", &format!("p{n:03}")).await;
     }
     // All of it is one page, once it is known how large objects are.
     list(&store, &all(), ListOptions::default()).await;
     for limit in [None, NonZeroU64::new(300), NonZeroU64::new(290)] {
-        opens.0.store(0, Ordering::Relaxed);
+        opens.store(0, Ordering::Relaxed);
         spy.take();
-        let (opened, seen) = (Arc::clone(&opens.0), Arc::new(Mutex::new(Vec::new())));
+        let (so_far, seen) = (Arc::clone(&opens), Arc::new(Mutex::new(Vec::new())));
         let into = Arc::clone(&seen);
-        spy.in_pieces(PIECE, move || into.lock().unwrap().push(opened.load(Ordering::Relaxed)));
+        spy.in_pieces(PIECE, move || into.lock().unwrap().push(so_far.load(Ordering::Relaxed)));
         let options = ListOptions {
             limit,
             ..ListOptions::default()
@@ -152,41 +133,24 @@ async fn what_has_come_of_a_page_is_looked_at_while_the_rest_is_on_its_way() {
     }
 }
 
-/// Opens no value of the first page before the second one was asked for.
-#[derive(Debug, Clone)]
-struct WaitsForNextPage(Arc<AtomicBool>);
-
-impl Transformer for WaitsForNextPage {
-    fn transform_from_storage<'a>(
-        &'a self,
-        data: Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
+// covers: storage-etcd3/OPEN-01
+#[tokio::test]
+async fn the_next_page_is_read_while_one_is_looked_at() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let waited_for = Arc::clone(&asked);
+    // No value of the first page is opened before the second one was asked for.
+    let (kv, store) = sealed(Opening(move |data| {
+        let waited_for = Arc::clone(&waited_for);
         Outcome::Pending(Box::pin(async move {
             for _ in 0..1000 {
-                if self.0.load(Ordering::Relaxed) {
-                    return Ok(Decrypted::new(data, false));
+                if waited_for.load(Ordering::Relaxed) {
+                    return opened(data);
                 }
                 tokio::task::yield_now().await;
             }
             panic!("the second page was not asked for");
         }))
-    }
-
-    fn transform_to_storage<'a>(
-        &'a self,
-        data: Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Bytes, TransformError>> {
-        Outcome::Ready(Ok(data))
-    }
-}
-
-// covers: storage-etcd3/OPEN-01
-#[tokio::test]
-async fn the_next_page_is_read_while_one_is_looked_at() {
-    let asked = Arc::new(AtomicBool::new(false));
-    let (kv, store) = sealed(WaitsForNextPage(Arc::clone(&asked)));
+    }));
     let names: Vec<String> = (0..700).map(|n| format!("p{n:03}")).collect();
     for name in &names {
         create_pod(&store, "ns", name).await;
@@ -202,7 +166,20 @@ async fn the_next_page_is_read_while_one_is_looked_at() {
 #[tokio::test]
 async fn a_limit_that_takes_several_pages_is_read_ahead_and_not_beyond() {
     let asked = Arc::new(AtomicBool::new(false));
-    let (kv, store) = sealed(WaitsForNextPage(Arc::clone(&asked)));
+    let waited_for = Arc::clone(&asked);
+    // No value of the first page is opened before the second one was asked for.
+    let (kv, store) = sealed(Opening(move |data| {
+        let waited_for = Arc::clone(&waited_for);
+        Outcome::Pending(Box::pin(async move {
+            for _ in 0..1000 {
+                if waited_for.load(Ordering::Relaxed) {
+                    return opened(data);
+                }
+                tokio::task::yield_now().await;
+            }
+            panic!("the second page was not asked for");
+        }))
+    }));
     let mut heavy = pod("ns", "a");
     heavy["spec"]["filler"] = "x".repeat(600_000).into();
     let names: Vec<String> = (0..80).map(|n| format!("p{n:02}")).collect();

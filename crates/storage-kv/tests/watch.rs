@@ -2,19 +2,17 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use apiserver_storage_api::time::ManualClock;
 use apiserver_storage_api::{
     CreateOptions, EventKind, ReadAt, Revision, Storage, StorageError, WatchItem, WatchOptions, WatchStart,
 };
-use apiserver_storage_kv::transform::{DataContext, Decrypted, ErrorKind, Outcome, TransformError, Transformer};
+use apiserver_storage_kv::transform::Outcome;
 use apiserver_storage_testing::fixture::*;
 use bytes::Bytes;
 
-use common::{clocked, sealed, store};
+use common::{KeyService, Opening, clocked, has, opened, sealed, store};
 
 // covers: storage-api/WATCH-26, storage-api/GAP-06, storage-etcd3/LEASE-12, storage-etcd3/ETCD-11
 #[tokio::test]
@@ -144,45 +142,11 @@ async fn keys_that_no_request_can_name_are_left_out() {
     watch.expect(EventKind::Added, &key("ns", "a")).await;
 }
 
-/// A key service that answers the later questions first, and counts who waits. For values with `away` in them it cannot
-/// be reached.
-#[derive(Debug, Clone, Default)]
-struct KeyService(Arc<(AtomicUsize, AtomicUsize)>);
-
-impl Transformer for KeyService {
-    fn transform_from_storage<'a>(
-        &'a self,
-        data: Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
-        Outcome::Pending(Box::pin(async move {
-            let (waiting, most) = &*self.0;
-            most.fetch_max(waiting.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-            for _ in 0..100_usize.saturating_sub(waiting.load(Ordering::Relaxed)) {
-                tokio::task::yield_now().await;
-            }
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            if data.windows(4).any(|part| part == b"away") {
-                return Err(TransformError::with_message(ErrorKind::Unavailable, "away"));
-            }
-            Ok(Decrypted::new(data, false))
-        }))
-    }
-
-    fn transform_to_storage<'a>(
-        &'a self,
-        data: Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Bytes, TransformError>> {
-        Outcome::Ready(Ok(data))
-    }
-}
-
 // covers: storage-api/GATE-03, storage-api/WATCH-25, storage-api/WATCH-32, storage-api/WATCH-34, storage-etcd3/OPEN-13, storage-etcd3/EWATCH-23
 #[tokio::test]
 async fn values_are_decrypted_side_by_side_and_told_in_order_up_to_the_first_error() {
     let service = KeyService::default();
-    let (kv, store) = sealed(service.clone());
+    let (kv, store) = sealed(service.opening());
     let start = WatchStart::After(now(&store).await);
     let mut watch = Watching::all(&store, start).await;
     let put = |name: &str| {
@@ -201,45 +165,23 @@ async fn values_are_decrypted_side_by_side_and_told_in_order_up_to_the_first_err
     }
     let error = watch.error().await;
     assert!(error.is_retryable(), "{error:?}");
-    let most = service.0.1.load(Ordering::Relaxed);
+    let most = service.most();
     assert!((2..=16).contains(&most), "{most} at a time");
-}
-
-/// Knows the key of most values; for those with `n2` in them it has to ask.
-#[derive(Debug, Clone)]
-struct PartlyAsked;
-
-impl Transformer for PartlyAsked {
-    fn transform_from_storage<'a>(
-        &'a self,
-        data: Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Decrypted, TransformError>> {
-        let asks = data.windows(2).any(|part| part == b"n2");
-        let opened = Ok(Decrypted::new(data, false));
-        if !asks {
-            return Outcome::Ready(opened);
-        }
-        Outcome::Pending(Box::pin(async move {
-            tokio::task::yield_now().await;
-            opened
-        }))
-    }
-
-    fn transform_to_storage<'a>(
-        &'a self,
-        data: Bytes,
-        _: &DataContext<'a>,
-    ) -> Outcome<'a, Result<Bytes, TransformError>> {
-        Outcome::Ready(Ok(data))
-    }
 }
 
 // covers: storage-api/WATCH-26, storage-etcd3/EWATCH-23
 #[tokio::test]
 async fn a_revision_of_which_some_values_have_to_be_asked_for_comes_whole_and_in_order() {
     let nodes = ["n1", "n2", "n1", "n2", "n1"];
-    let (kv, store) = sealed(PartlyAsked);
+    let (kv, store) = sealed(Opening(|data| {
+        if !has(&data, "n2") {
+            return Outcome::Ready(opened(data));
+        }
+        Outcome::Pending(Box::pin(async move {
+            tokio::task::yield_now().await;
+            opened(data)
+        }))
+    }));
     for (n, on) in nodes.iter().enumerate() {
         let options = CreateOptions {
             ttl: Some(Duration::from_secs(5)),
@@ -272,7 +214,7 @@ async fn what_happened_before_the_end_can_be_read_to_the_end() {
     for slow in [false, true] {
         let (kv, store) = match slow {
             false => store(),
-            true => sealed(KeyService::default()),
+            true => sealed(KeyService::default().opening()),
         };
         let mut watch = Watching::all(&store, WatchStart::After(now(&store).await)).await;
         let mut revisions = Vec::new();
