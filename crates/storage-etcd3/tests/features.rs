@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use common::{Etcd, config, connect, create, etcd_binary, is_3_4, soon, until, version};
+use common::{Etcd, config, connect, create, etcd_binary, has_progress, soon, until, version};
 
 /// A door to a server that makes it say another version, and counts who comes in.
 struct Door {
@@ -254,11 +254,10 @@ async fn a_server_may_tell_progress_by_itself() {
         return;
     };
     let kv = etcd.connect().await;
-    let binary = etcd_binary().expect("there is one");
-    until(|| is_3_4(&binary) || kv.capabilities().progress, "known").await;
+    let believed = has_progress(&kv).await;
     let last = create(&kv, "/elsewhere", "1").await;
     let mut idle = kv.watch(everything()).await.expect("accepted");
-    if is_3_4(&binary) {
+    if !believed {
         // It would be told, and is not to be believed.
         let told = tokio::time::timeout(Duration::from_millis(400), idle.items.next()).await;
         assert!(told.is_err(), "{told:?}");

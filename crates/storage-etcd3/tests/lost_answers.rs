@@ -22,7 +22,7 @@ use apiserver_storage_testing::proxy::{Call, CallProxy, Fate};
 use apiserver_storage_testing::race::{Faults, Load, Race};
 use serde_json::{Value, json};
 
-use common::{Etcd, config, connect, soon};
+use common::{Etcd, config, connect, has_progress, soon};
 
 /// How long a call waits for its answer here.
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -285,7 +285,7 @@ async fn reads_are_repeated_until_they_are_whole() {
 #[tokio::test]
 async fn watches_that_are_cut_reset_silenced_or_late_show_every_write_once() {
     let Some(house) = House::open().await else { return };
-    let trusted = house.kv.capabilities().progress;
+    let trusted = has_progress(&house.kv).await;
     for fate in [
         Fate::Cut,
         Fate::Reset,

@@ -3,13 +3,17 @@
 mod common;
 mod seen;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver_storage_api::Revision;
 use apiserver_storage_kv::{Kv, KvError, KvWatch, KvWatchItem, WatchRequest};
-use futures::StreamExt;
+use apiserver_storage_testing::StandingClock;
+use futures::{StreamExt, poll};
 
-use common::{Etcd, Three, batch, config, connect, create, delete, end, progress, revision, soon, update};
+use common::{
+    Etcd, Three, batch, config, connect, create, delete, end, has_progress, progress, revision, soon, still, update,
+};
 use seen::meter::Meter;
 
 fn all(from: Option<Revision>) -> WatchRequest {
@@ -128,7 +132,7 @@ async fn a_compacted_start_is_refused_at_once_and_the_first_kept_one_works() {
 async fn progress_is_told_on_request_also_to_a_watch_on_an_idle_store() {
     let Some(etcd) = Etcd::start().await else { return };
     let kv = etcd.connect().await;
-    if !kv.capabilities().progress {
+    if !has_progress(&kv).await {
         assert!(matches!(kv.request_progress().await, Err(KvError::NotSupported(_))));
         return;
     }
@@ -340,6 +344,35 @@ async fn a_watch_on_a_member_without_a_leader_is_not_stuck() {
     common::healthy(&kv).await;
     let mut again = kv.watch(all(Some(first))).await.expect("accepted");
     assert_eq!(batch(&mut again).await.0, first);
+}
+
+// covers: storage-etcd3/EWATCH-28
+#[tokio::test]
+async fn a_watch_is_asked_for_a_sign_of_life_when_it_was_silent_for_long_enough() {
+    const LONG: Duration = Duration::from_secs(7);
+    const BEFORE: Duration = Duration::from_secs(6);
+    let Some(etcd) = Etcd::start().await else { return };
+    let clock = Arc::new(StandingClock::new());
+    let mut settings = still(&etcd, &clock);
+    settings.watch_probe_interval = LONG;
+    let kv = connect(settings).await;
+    let mut watch = kv.watch(all(None)).await.expect("accepted");
+    if !has_progress(&kv).await {
+        // Without progress that can be believed nothing is asked.
+        return;
+    }
+    assert!(poll!(watch.items.next()).is_pending());
+    clock.clock.advance(BEFORE);
+    let first = create(&kv, "/registry/a", "1").await;
+    assert_eq!(batch(&mut watch).await.0, first);
+    assert!(poll!(watch.items.next()).is_pending());
+
+    // It is as long since the watch began, but not since it was heard.
+    clock.clock.advance(LONG - BEFORE);
+    assert!(poll!(watch.items.next()).is_pending());
+    assert_eq!(clock.count(BEFORE), 1, "the rest is waited for");
+    clock.clock.advance(BEFORE);
+    assert_eq!(progress(&mut watch).await, first, "it was asked");
 }
 
 // covers: storage-etcd3/ETCD-10

@@ -8,7 +8,7 @@ use std::time::Duration;
 use apiserver_storage_kv::{Expected, Kv, KvError, Lease, WatchRequest};
 use apiserver_storage_testing::proxy::Wire;
 
-use common::{Etcd, applied, batch, config, connect, create, soon, until};
+use common::{Etcd, applied, batch, config, connect, create, has_progress, soon, until};
 
 fn all() -> WatchRequest {
     WatchRequest {
@@ -76,7 +76,7 @@ async fn a_watch_on_a_path_that_swallows_everything_is_opened_anew() {
     settings.watch_open_timeout = Duration::from_millis(500);
     settings.health_timeout = Duration::from_millis(300);
     let kv = connect(settings).await;
-    if !kv.capabilities().progress {
+    if !has_progress(&kv).await {
         // Without progress that can be believed only keepalive finds such a path, much later.
         return;
     }

@@ -189,7 +189,6 @@ struct Live {
 
 impl Live {
     async fn next(mut self: Box<Self>) -> Option<(KvResult<KvWatchItem>, Box<Self>)> {
-        self.quiet = None;
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Some((Ok(item), self));

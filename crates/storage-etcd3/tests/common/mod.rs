@@ -85,6 +85,17 @@ pub(crate) async fn connect(config: EtcdConfig) -> EtcdKv {
     kv
 }
 
+/// Whether progress as the servers tell it is believed. That is known some time after the connection, and never true of
+/// old servers.
+pub(crate) async fn has_progress(kv: &EtcdKv) -> bool {
+    let believed = || kv.capabilities().progress;
+    if etcd_binary().is_some_and(|binary| is_3_4(&binary)) {
+        return believed();
+    }
+    until(believed, "the versions of the servers are known").await;
+    true
+}
+
 /// Waits until the backend is healthy.
 pub(crate) async fn healthy(kv: &EtcdKv) {
     until(|| kv.health().is_ok(), "the cluster answers").await;
