@@ -64,23 +64,6 @@ fn no_etcd() -> Option<String> {
     (!found).then(|| "no etcd".to_owned())
 }
 
-/// Whether what these servers report of their progress can be believed.
-fn reports_progress() -> bool {
-    let Some(binary) = common::etcd_binary() else {
-        return false;
-    };
-    let numbers: Vec<u32> = common::version(&binary)
-        .split('.')
-        .map_while(|number| number.parse().ok())
-        .collect();
-    match numbers[..] {
-        [3, 4, patch] => patch >= 31,
-        [3, 5, patch] => patch >= 13,
-        [major, minor, ..] => (major, minor) >= (3, 6),
-        _ => false,
-    }
-}
-
 /// A cluster for each case.
 struct Plain {
     kv: Arc<EtcdKv>,
@@ -246,7 +229,7 @@ mod progress {
     use super::*;
 
     async fn when_believed<H: Harness, F: Future<Output = ()>>(case: impl FnOnce(H) -> F) {
-        if reports_progress() {
+        if common::reports_progress() {
             case(H::start().await).await;
         }
     }

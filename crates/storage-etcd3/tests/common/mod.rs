@@ -11,7 +11,7 @@ use apiserver_storage_api::time::Clock;
 use apiserver_storage_etcd3::{EtcdConfig, EtcdKv};
 use apiserver_storage_kv::{Expected, Kv, KvError, KvWatch, KvWatchItem, Lease, WriteOutcome};
 #[allow(unused_imports, reason = "each file of tests uses a part of it")]
-pub(crate) use apiserver_storage_testing::etcd::{ServerTls, binary as etcd_binary, is_3_4, version};
+pub(crate) use apiserver_storage_testing::etcd::{ServerTls, binary as etcd_binary, version};
 use apiserver_storage_testing::{StandingClock, etcd};
 use futures::StreamExt;
 
@@ -85,14 +85,29 @@ pub(crate) async fn connect(config: EtcdConfig) -> EtcdKv {
     kv
 }
 
-/// Whether progress as the servers tell it is believed. That is known some time after the connection, and never true of
-/// old servers.
-pub(crate) async fn has_progress(kv: &EtcdKv) -> bool {
-    let believed = || kv.capabilities().progress;
-    if etcd_binary().is_some_and(|binary| is_3_4(&binary)) {
-        return believed();
+/// Whether what these servers report of their progress can be believed.
+pub(crate) fn reports_progress() -> bool {
+    let Some(binary) = etcd_binary() else {
+        return false;
+    };
+    let numbers: Vec<u32> = version(&binary)
+        .split('.')
+        .map_while(|number| number.parse().ok())
+        .collect();
+    match numbers[..] {
+        [3, 4, patch] => patch >= 31,
+        [3, 5, patch] => patch >= 13,
+        [major, minor, ..] => (major, minor) >= (3, 6),
+        _ => false,
     }
-    until(believed, "the versions of the servers are known").await;
+}
+
+/// The same, once a connection believes it: that takes a moment.
+pub(crate) async fn has_progress(kv: &EtcdKv) -> bool {
+    if !reports_progress() {
+        return false;
+    }
+    until(|| kv.capabilities().progress, "the versions of the servers are known").await;
     true
 }
 
