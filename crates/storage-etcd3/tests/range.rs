@@ -290,12 +290,20 @@ async fn a_list_goes_on_at_its_revision_when_the_connection_breaks_between_pages
     assert!(listed.entries.iter().all(|entry| entry.revision() <= listed.revision));
 }
 
-#[tokio::test]
-async fn a_list_that_gets_on_is_not_given_up_however_often_the_connection_breaks() {
-    let Some(etcd) = Etcd::start().await else { return };
+/// A server with 400 objects of 10 KB, and a wire to it; `None` where tests are to be skipped.
+async fn four_megabytes() -> Option<(Etcd, Wire)> {
+    let etcd = Etcd::start().await?;
     let wire = Wire::to(etcd.port()).await;
     let direct = Arc::new(etcd.connect().await);
     fill(&direct.store(pods()), 400, 10_000).await;
+    Some((etcd, wire))
+}
+
+#[tokio::test]
+async fn a_list_that_gets_on_is_not_given_up_however_often_the_connection_breaks() {
+    let Some((_etcd, wire)) = four_megabytes().await else {
+        return;
+    };
     let mut config = config([wire.url()]);
     // Two attempts take as long, since there is a pause between them.
     config.retry_deadline = Duration::from_millis(20);
@@ -310,10 +318,9 @@ async fn a_list_that_gets_on_is_not_given_up_however_often_the_connection_breaks
 
 #[tokio::test]
 async fn a_list_goes_on_where_it_was_when_the_connection_breaks_within_an_answer() {
-    let Some(etcd) = Etcd::start().await else { return };
-    let wire = Wire::to(etcd.port()).await;
-    let direct = Arc::new(etcd.connect().await);
-    fill(&direct.store(pods()), 400, 10_000).await;
+    let Some((_etcd, wire)) = four_megabytes().await else {
+        return;
+    };
     let store = Arc::new(connect(config([wire.url()])).await).store(pods());
     let before = list(&store, &all(), ListOptions::default()).await;
     // All of them, just as many as there are, and fewer: four megabytes, of which each connection brings one.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use apiserver_storage_api::{Entry, GetOptions, ListAt, ListOptions, OnUnreadable, Storage, StorageError};
-use apiserver_storage_kv::transform::Outcome;
+use apiserver_storage_kv::transform::{Outcome, Transformer};
 use apiserver_storage_testing::Spy;
 use apiserver_storage_testing::fixture::*;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -133,24 +133,28 @@ async fn what_has_come_of_a_page_is_looked_at_while_the_rest_is_on_its_way() {
     }
 }
 
-// covers: storage-etcd3/OPEN-01
-#[tokio::test]
-async fn the_next_page_is_read_while_one_is_looked_at() {
-    let asked = Arc::new(AtomicBool::new(false));
-    let waited_for = Arc::clone(&asked);
-    // No value of the first page is opened before the second one was asked for.
-    let (kv, store) = sealed(Opening(move |data| {
-        let waited_for = Arc::clone(&waited_for);
+/// Opens no value before the next page was asked for.
+fn opened_once(asked: &Arc<AtomicBool>) -> impl Transformer + use<> {
+    let asked = Arc::clone(asked);
+    Opening(move |data| {
+        let asked = Arc::clone(&asked);
         Outcome::Pending(Box::pin(async move {
             for _ in 0..1000 {
-                if waited_for.load(Ordering::Relaxed) {
+                if asked.load(Ordering::Relaxed) {
                     return opened(data);
                 }
                 tokio::task::yield_now().await;
             }
             panic!("the second page was not asked for");
         }))
-    }));
+    })
+}
+
+// covers: storage-etcd3/OPEN-01
+#[tokio::test]
+async fn the_next_page_is_read_while_one_is_looked_at() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let (kv, store) = sealed(opened_once(&asked));
     let names: Vec<String> = (0..700).map(|n| format!("p{n:03}")).collect();
     for name in &names {
         create_pod(&store, "ns", name).await;
@@ -166,20 +170,7 @@ async fn the_next_page_is_read_while_one_is_looked_at() {
 #[tokio::test]
 async fn a_limit_that_takes_several_pages_is_read_ahead_and_not_beyond() {
     let asked = Arc::new(AtomicBool::new(false));
-    let waited_for = Arc::clone(&asked);
-    // No value of the first page is opened before the second one was asked for.
-    let (kv, store) = sealed(Opening(move |data| {
-        let waited_for = Arc::clone(&waited_for);
-        Outcome::Pending(Box::pin(async move {
-            for _ in 0..1000 {
-                if waited_for.load(Ordering::Relaxed) {
-                    return opened(data);
-                }
-                tokio::task::yield_now().await;
-            }
-            panic!("the second page was not asked for");
-        }))
-    }));
+    let (kv, store) = sealed(opened_once(&asked));
     let mut heavy = pod("ns", "a");
     heavy["spec"]["filler"] = "x".repeat(600_000).into();
     let names: Vec<String> = (0..80).map(|n| format!("p{n:02}")).collect();
